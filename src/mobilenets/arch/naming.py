@@ -1,0 +1,161 @@
+"""An architecture by name, with the table's fields as options, and as JSON for a checkpoint's card."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from dataclasses import fields, replace
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mobilenets.arch.mobilenet import (
+    ARCHITECTURES,
+    Arch,
+    Bneck,
+    Classifier,
+    Conv,
+    Dense,
+    InvertedResidual,
+    Pool,
+    Row,
+    Separable,
+    SqueezeExcite,
+)
+from mobilenets.errors import InputError
+
+OPTIONS = ("activation", "bottleneck_activation", "bn_eps", "expansion", "padding", "projection_shortcut", "shortcut")
+"""The fields of an `Arch` that may follow a name: the V2 paper's ablations and what published weights differ in."""
+
+_ROWS: dict[str, type[Row]] = {
+    row.__name__: row for row in (Conv, Separable, InvertedResidual, Bneck, Pool, Dense, Classifier)
+}
+
+
+def arch_named(name: str) -> Arch:
+    """Return the table called `name`, optionally varied: `NAME:field=value,field=value`.
+
+    >>> arch_named("mobilenet_v2").rows[2]
+    InvertedResidual(t=6, c=24, n=2, s=2, kernel=3, se=False)
+    >>> arch_named("mobilenet_v2:shortcut=none,expansion=3").expansion
+    3.0
+
+    Raises:
+        InputError: unknown name, field or value; says what there is.
+    """
+    base, _, options = name.partition(":")
+    if base not in ARCHITECTURES:
+        near = difflib.get_close_matches(base, ARCHITECTURES, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(ARCHITECTURES)}"
+        raise InputError(f"no architecture is called {base!r}: {hint}")
+    arch = ARCHITECTURES[base]
+    if not options:
+        return arch
+    changes: dict[str, Any] = {}
+    hints = get_type_hints(Arch)
+    for option in options.split(","):
+        field, equals, text = option.partition("=")
+        if field not in OPTIONS or not equals:
+            raise InputError(f"{name!r}: {option!r} is not an option; write field=value with one of {', '.join(OPTIONS)}")
+        changes[field] = _parse(text, hints[field], f"{name!r}: {field}")
+    return replace(arch, name=name, **changes)
+
+
+def _parse(text: str, hint: Any, where: str) -> object:
+    """Turn an option's text into a value of the field's type."""
+    value: object = text
+    if hint is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    elif text == "none" and type(None) in get_args(hint):
+        value = None
+    elif "float" in str(hint):
+        try:
+            value = float(text)
+        except ValueError:
+            value = text
+    return _checked(value, hint, where)
+
+
+def arch_to_json(arch: Arch) -> dict[str, Any]:
+    """Return the table itself as JSON-serialisable data, complete: :func:`arch_from_json` needs no name."""
+    data: dict[str, Any] = {}
+    for field in fields(arch):
+        value = getattr(arch, field.name)
+        if field.name == "rows":
+            value = [{"row": type(row).__name__} | _fields_of(row) for row in value]
+        elif field.name == "se":
+            value = _fields_of(value)
+        data[field.name] = value
+    return data
+
+
+def arch_from_json(data: object) -> Arch:
+    """Return the table that :func:`arch_to_json` wrote.
+
+    Raises:
+        InputError: a missing or unknown field, or a value of the wrong type or range.
+    """
+    if not isinstance(data, dict):
+        raise InputError(f"an architecture must be a JSON object, not {type(data).__name__}")
+    values = dict(data)
+    rows = values.get("rows")
+    if not isinstance(rows, list) or not rows or len(rows) > 1000:
+        raise InputError("an architecture needs between 1 and 1000 rows")
+    values["rows"] = tuple(_row_from_json(row, index) for index, row in enumerate(rows))
+    values["se"] = _build(SqueezeExcite, values.get("se", {}), "se")
+    arch = _build(Arch, values, "architecture")
+    assert isinstance(arch, Arch)
+    return arch
+
+
+def _row_from_json(row: object, index: int) -> Row:
+    if not isinstance(row, dict) or row.get("row") not in _ROWS:
+        raise InputError(f"architecture row {index} is of no known kind (known: {', '.join(_ROWS)})")
+    built: Row = _build(_ROWS[row["row"]], {k: v for k, v in row.items() if k != "row"}, f"row {index}")
+    return built
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _build(kind: Any, values: object, where: str) -> Any:
+    """Build a frozen dataclass from JSON, checking every field against its annotation."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where} must be a JSON object")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(f"{where}: unknown field {unknown[0]!r}; the file may be from a newer version: upgrade mobilenets")
+    for field, value in values.items():
+        if field not in ("rows", "se") or kind is not Arch:
+            _checked(value, hints[field], f"{where}: {field}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _checked(value: object, hint: Any, where: str) -> object:
+    """Return `value` if it fits the annotation and is a sane size, else raise InputError."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        for choice in get_args(hint):
+            try:
+                return _checked(value, choice, where)
+            except InputError:
+                continue
+        raise InputError(f"{where} cannot be {value!r}")
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise InputError(f"{where} cannot be {value!r}: it is one of {', '.join(map(str, get_args(hint)))}")
+    elif hint is type(None):
+        if value is not None:
+            raise InputError(f"{where} cannot be {value!r}")
+    elif hint is int:
+        if type(value) is not int or not 0 < value <= 1_000_000:
+            raise InputError(f"{where} must be a whole number from 1 to 1,000,000, not {value!r}")
+    elif hint is float:
+        if type(value) not in (int, float) or not 0 <= float(value) <= 1000:  # type: ignore[arg-type]
+            raise InputError(f"{where} must be a number from 0 to 1000, not {value!r}")
+    elif type(value) is not hint:
+        raise InputError(f"{where} must be {hint.__name__}, not {value!r}")
+    return value
