@@ -1,0 +1,133 @@
+"""Where and when a figure was measured, and the file it is written to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = (
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
+    "accelerate",
+    "onnxruntime",
+    "ai-edge-litert",
+    "cyclopts",
+    "rich",
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number, as the README prints it: `value unit` beside what was wanted (`under 300 ms`)."""
+
+    what: str
+    value: float
+    unit: str
+    wanted: str
+
+
+def environment() -> dict[str, Any]:
+    """Describe this machine and this checkout.
+
+    `date` is UTC; `commit` ends in `+` where src/ had changes that are in no commit; `accelerator` is None where torch
+    is not installed or finds none.
+    """
+    return {
+        "date": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory_bytes(),
+        "accelerator": accelerator(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := installed(name)) is not None},
+    }
+
+
+def write(name: str, figures: Sequence[Figure], details: object = None) -> Path:
+    """Write benchmarks/results/NAME.json; return its path.
+
+    Args:
+        name: the script's name.
+        figures: what the README's table shows.
+        details: whatever else was measured (curves, single runs), as JSON can hold it.
+    """
+    document = {
+        "name": name,
+        "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
+        "environment": environment(),
+        "figures": [asdict(figure) for figure in figures],
+        "details": details,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def commit() -> str:
+    """Return the short hash of HEAD, with `+` where tracked files of src/ differ; "unknown" outside a repository."""
+    try:
+        head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+        changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "--", "src")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+def processor() -> str:
+    """Return the processor's name as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in {"model name", "Model", "Hardware"}:
+                return value.strip()
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Return the physical memory, None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def accelerator() -> str | None:
+    """Return the first GPU's name, None without one or without torch."""
+    if installed("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,103 @@
+"""MobileNets, from the papers' tables to a model on your device.
+
+Every public name lives in a module of its own part of the package and is brought in when it is first used, so that
+`import mobilenets` costs next to nothing and never imports torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobilenets.arch import ARCHITECTURES as ARCHITECTURES
+    from mobilenets.arch import Arch as Arch
+    from mobilenets.arch import Cost as Cost
+    from mobilenets.arch import Op as Op
+    from mobilenets.arch import Plan as Plan
+    from mobilenets.errors import CheckpointError as CheckpointError
+    from mobilenets.errors import ConvertError as ConvertError
+    from mobilenets.errors import InputError as InputError
+    from mobilenets.errors import MissingExtraError as MissingExtraError
+    from mobilenets.errors import MobileNetsError as MobileNetsError
+    from mobilenets.errors import WeightsError as WeightsError
+    from mobilenets.results import Classification as Classification
+    from mobilenets.results import ClassReport as ClassReport
+    from mobilenets.results import ConvertResult as ConvertResult
+    from mobilenets.results import Prediction as Prediction
+    from mobilenets.results import Predictions as Predictions
+    from mobilenets.results import Report as Report
+    from mobilenets.results import TrainResult as TrainResult
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ARCHITECTURES",
+    "Arch",
+    "CheckpointError",
+    "ClassReport",
+    "Classification",
+    "ConvertError",
+    "ConvertResult",
+    "Cost",
+    "InputError",
+    "MissingExtraError",
+    "MobileNetsError",
+    "Op",
+    "Plan",
+    "Prediction",
+    "Predictions",
+    "Report",
+    "TrainResult",
+    "WeightsError",
+]
+
+_HOMES = {
+    "mobilenets.arch": ("ARCHITECTURES", "Arch", "Cost", "Op", "Plan"),
+    "mobilenets.errors": (
+        "CheckpointError",
+        "ConvertError",
+        "InputError",
+        "MissingExtraError",
+        "MobileNetsError",
+        "WeightsError",
+    ),
+    "mobilenets.results": (
+        "ClassReport",
+        "Classification",
+        "ConvertResult",
+        "Prediction",
+        "Predictions",
+        "Report",
+        "TrainResult",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mobilenets' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keep `mobilenets.show` the function when somebody imports the module `mobilenets.show`.
+
+    The import system binds every sub-module to its parent. Where a verb has its module's name, the verb is meant.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
