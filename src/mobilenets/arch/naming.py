@@ -54,7 +54,9 @@ def arch_named(name: str) -> Arch:
     for option in options.split(","):
         field, equals, text = option.partition("=")
         if field not in OPTIONS or not equals:
-            raise InputError(f"{name!r}: {option!r} is not an option; write field=value with one of {', '.join(OPTIONS)}")
+            raise InputError(
+                f"{name!r}: {option!r} is not an option; write field=value with one of {', '.join(OPTIONS)}"
+            )
         changes[field] = _parse(text, hints[field], f"{name!r}: {field}")
     return replace(arch, name=name, **changes)
 
@@ -124,7 +126,9 @@ def _build(kind: Any, values: object, where: str) -> Any:
     hints = get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise InputError(f"{where}: unknown field {unknown[0]!r}; the file may be from a newer version: upgrade mobilenets")
+        raise InputError(
+            f"{where}: unknown field {unknown[0]!r}; the file may be from a newer version: upgrade mobilenets"
+        )
     for field, value in values.items():
         if field not in ("rows", "se") or kind is not Arch:
             _checked(value, hints[field], f"{where}: {field}")

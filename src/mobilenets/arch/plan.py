@@ -210,10 +210,18 @@ class _Layout:
                 self._append("pool", "pool", (self.last,), (self.shape[0], 1, 1), row=index)
             case Dense():
                 c = self.scaled(row.c, row.widening)
-                self._append("dense", "linear", (self.last,), (c, 1, 1), row=index, bias=True, activation=row.activation)
+                self._append(
+                    "dense", "linear", (self.last,), (c, 1, 1), row=index, bias=True, activation=row.activation
+                )
             case Classifier():
                 self._append(
-                    "classifier", "linear", (self.last,), (self.classes, 1, 1), row=index, bias=True, dropout=row.dropout
+                    "classifier",
+                    "linear",
+                    (self.last,),
+                    (self.classes, 1, 1),
+                    row=index,
+                    bias=True,
+                    dropout=row.dropout,
                 )
 
     def _ratio(self, exp: int) -> int:
@@ -284,9 +292,7 @@ class _Layout:
 
     def _depthwise(self, block: str, index: int, kernel: int, stride: int, act: Activation) -> None:
         c = self.shape[0]
-        self._conv(
-            f"{block}_depthwise", c, index, kernel=kernel, stride=stride, groups=c, activation=act, block=block
-        )
+        self._conv(f"{block}_depthwise", c, index, kernel=kernel, stride=stride, groups=c, activation=act, block=block)
 
     def _conv(
         self,

@@ -1,0 +1,325 @@
+"""The waist of the project: one self-describing file between making a model and using it.
+
+A checkpoint is a single `.safetensors` file (no pickle). Its header key `mobilenets` holds the *card* as JSON: the
+table of the network itself, labels, preprocessing, precision, metrics, recipe, and the sha256 of what it was made
+from. Its tensors are named after the operations of the plan (`block_2_expand.weight`, `block_2_expand.norm.bias`).
+A stored sample (`sample.input`, `sample.output`) lets any runtime prove that it computes the same function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenets.arch import Arch, Plan, arch_from_json, arch_to_json, plan
+from mobilenets.errors import CheckpointError, InputError
+from mobilenets.image import Preprocess
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+"""The version of the file format; a file with a higher one is refused."""
+
+KEY = "mobilenets"
+SAMPLE = "sample."
+_MAX_HEADER_BYTES = 100_000_000  # what the safetensors format itself allows
+
+Tensors = Mapping[str, "np.ndarray"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured number: what, on which data, over how many pictures."""
+
+    name: str
+    value: float
+    dataset: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything that running, judging or continuing a model needs, but its weights."""
+
+    arch: Arch
+    width: float
+    resolution: tuple[int, int]  # (height, width) in pixels
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    in_channels: int = 3
+    task: str = "classification"
+    precision: str = "float32"
+    batch_norm: str = "trained"  # "folded": statistics are the identity, the scale sits in the convolution
+    metrics: tuple[Metric, ...] = ()
+    recipe: Mapping[str, Any] | None = None
+    origin: str | None = None  # where weights made elsewhere came from
+    parent: str | None = None  # sha256 of the file this one was made from
+    notes: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The operations of this model, every shape known."""
+        return plan(
+            self.arch,
+            width=self.width,
+            resolution=self.resolution,
+            classes=len(self.labels),
+            in_channels=self.in_channels,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as JSON-serialisable data."""
+        return {
+            "format": FORMAT,
+            "task": self.task,
+            "arch": arch_to_json(self.arch),
+            "width": self.width,
+            "resolution": list(self.resolution),
+            "in_channels": self.in_channels,
+            "labels": list(self.labels),
+            "preprocess": self.preprocess.to_json(),
+            "precision": self.precision,
+            "batch_norm": self.batch_norm,
+            "metrics": [
+                {"name": m.name, "value": m.value, "dataset": m.dataset, "images": m.images} for m in self.metrics
+            ],
+            "recipe": None if self.recipe is None else dict(self.recipe),
+            "origin": self.origin,
+            "parent": self.parent,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Card:
+        """Return the card that :meth:`to_json` wrote.
+
+        Raises:
+            InputError: something is missing, or of the wrong type.
+        """
+        try:
+            height, width = (int(side) for side in data["resolution"])
+            labels = tuple(data["labels"])
+            if not labels or not all(isinstance(label, str) for label in labels):
+                raise InputError("labels must be a list of names")
+            return cls(
+                arch=arch_from_json(data["arch"]),
+                width=float(data["width"]),
+                resolution=(height, width),
+                labels=labels,
+                preprocess=Preprocess.from_json(data["preprocess"]),
+                in_channels=int(data["in_channels"]),
+                task=str(data["task"]),
+                precision=str(data["precision"]),
+                batch_norm=str(data["batch_norm"]),
+                metrics=tuple(
+                    Metric(str(m["name"]), float(m["value"]), str(m["dataset"]), int(m["images"]))
+                    for m in data["metrics"]
+                ),
+                recipe=data["recipe"],
+                origin=data["origin"],
+                parent=data["parent"],
+                notes=tuple(str(note) for note in data["notes"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"the card is incomplete: {type(error).__name__}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A card and its weights. `tensors` maps names to arrays; `sha256` is of the file it was read from, if any."""
+
+    card: Card
+    tensors: Tensors
+    sha256: str | None = None
+    sample: tuple[np.ndarray, np.ndarray] | None = field(default=None)
+    """A picture, uint8 (H, W, C) as :func:`mobilenets.image.fit` leaves it, and its logits, float32 (classes,)."""
+
+    def child(self, **changes: Any) -> Card:
+        """Return the card of something made from this checkpoint: the same, with `changes`, its parent noted."""
+        return replace(self.card, **({"parent": self.sha256} | changes))
+
+
+def tensor_shapes(layout: Plan) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every float32 tensor that a model with this plan has.
+
+    Convolutions are (out, in / groups, kernel, kernel), fully connected layers (out, in), all else (out,).
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for op in layout.ops:
+        if op.kind not in ("conv", "linear"):
+            continue
+        c = op.out[0]
+        inputs = op.source_shape[0] // op.groups
+        shapes[f"{op.name}.weight"] = (c, inputs) if op.kind == "linear" else (c, inputs, op.kernel, op.kernel)
+        if op.bias:
+            shapes[f"{op.name}.bias"] = (c,)
+        if op.batch_norm:
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{op.name}.norm.{name}"] = (c,)
+    return shapes
+
+
+def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
+    """Write a checkpoint, atomically: a reader sees the old file or the new one, never half of one.
+
+    Returns:
+        The path written.
+
+    Raises:
+        CheckpointError: the tensors do not fit the card's table, or the disk refuses.
+    """
+    import numpy as np
+    from safetensors.numpy import save as to_bytes
+
+    path = Path(path)
+    _check_tensors(checkpoint.card, checkpoint.tensors, path)
+    tensors = {name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}
+    if checkpoint.sample is not None:
+        tensors[f"{SAMPLE}input"] = np.ascontiguousarray(checkpoint.sample[0])
+        tensors[f"{SAMPLE}output"] = np.ascontiguousarray(checkpoint.sample[1])
+    card = checkpoint.card.to_json() | {"tensors_sha256": _digest(tensors)}
+    write_atomically(path, to_bytes(tensors, metadata={KEY: json.dumps(card, sort_keys=True)}))
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and verify it: format, checksum, and that its tensors are those of its table.
+
+    Raises:
+        CheckpointError: missing, truncated, tampered with, foreign, or from a newer version; says which.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    path = Path(path)
+    data = _read(path)
+    card = read_card_json(path, data)
+    try:
+        tensors = from_bytes(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}): copy it again or make it anew") from None
+    if card.get("tensors_sha256") != _digest(tensors):
+        raise CheckpointError(f"{path}: its weights are not those it was written with (checksum): get a fresh copy")
+    try:
+        parsed = Card.from_json(card)
+        picture, output = tensors.pop(f"{SAMPLE}input", None), tensors.pop(f"{SAMPLE}output", None)
+        _check_tensors(parsed, tensors, path)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    sample = None if picture is None or output is None else (picture, output)
+    return Checkpoint(parsed, tensors, hashlib.sha256(data).hexdigest(), sample)
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read only the card, without the weights and without verifying them."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+            data = head + file.read(min(length, _MAX_HEADER_BYTES))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    try:
+        return Card.from_json(read_card_json(path, data, header_only=True))
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def read_card_json(path: Path, data: bytes, *, header_only: bool = False) -> dict[str, Any]:
+    """Return the card's JSON out of a safetensors file's bytes, with an error for each way it can be absent."""
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
+    if length < 2 or length > _MAX_HEADER_BYTES or data[8:9] != b"{":
+        raise CheckpointError(
+            f"{path}: not a checkpoint (no safetensors header); `mobilenets convert` reads other formats"
+        )
+    if len(data) < 8 + length:
+        raise CheckpointError(f"{path}: truncated inside its header ({len(data):,} bytes): copy it again")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        text = header.get("__metadata__", {}).get(KEY)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise CheckpointError(f"{path}: its header is damaged: copy it again") from None
+    if not header_only and len(data) < 8 + length + end:
+        raise CheckpointError(f"{path}: truncated ({len(data):,} of {8 + length + end:,} bytes): copy it again")
+    if text is None:
+        raise CheckpointError(f"{path}: safetensors, but not a mobilenets checkpoint: use `mobilenets convert`")
+    try:
+        card = json.loads(text)
+        version = int(card["format"])
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: its card is damaged: copy it again") from None
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{path}: written by a newer mobilenets (format {version}, this one reads up to {FORMAT}): "
+            "pip install -U mobilenets"
+        )
+    assert isinstance(card, dict)
+    return card
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path` and rename it, so that nothing is ever half written.
+
+    Raises:
+        CheckpointError: the folder cannot be written to or the disk is full; what was there stays.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # a temporary file is private; what it becomes should be an ordinary file
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror or error}): free some space or choose another folder"
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _check_tensors(card: Card, tensors: Tensors, path: Path) -> None:
+    """Raise CheckpointError unless the tensors are exactly those of the card's table, in shape and float32."""
+    expected = tensor_shapes(card.plan)
+    missing = [name for name in expected if name not in tensors]
+    extra = [name for name in tensors if name not in expected]
+    if missing or extra:
+        what = f"misses {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
+        raise CheckpointError(f"{path}: {what}: its weights are not those of {card.arch.name} as its card describes it")
+    for name, shape in expected.items():
+        if tensors[name].shape != shape or tensors[name].dtype != "float32":
+            found = f"{tensors[name].dtype} {tensors[name].shape}"
+            raise CheckpointError(f"{path}: {name} is {found} where {card.arch.name} needs float32 {shape}")
+
+
+def _digest(tensors: Tensors) -> str:
+    """Return a sha256 over names, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Plan to torch modules; other people's weights in."""
