@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,21 +10,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from mobilenets.files import write_atomically
+from mobilenets.machine import describe_machine
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = (
-    "numpy",
-    "pillow",
-    "torch",
-    "torchvision",
-    "accelerate",
-    "onnxruntime",
-    "ai-edge-litert",
-    "cyclopts",
-    "rich",
-)
+PACKAGES = ("accelerate", "ai-edge-litert", "onnxruntime", "pillow", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -39,23 +29,15 @@ class Figure:
     wanted: str
 
 
-def environment() -> dict[str, Any]:
-    """Describe this machine and this checkout.
+def environment() -> dict[str, str | None]:
+    """Describe this machine, this checkout and what is installed.
 
     `date` is UTC; `commit` ends in `+` where src/ had changes that are in no commit; `accelerator` is None where torch
     is not installed or finds none.
     """
-    return {
-        "date": datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": memory_bytes(),
-        "accelerator": accelerator(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := installed(name)) is not None},
-    }
+    packages = {name: found for name in PACKAGES if (found := installed(name)) is not None}
+    date = datetime.now(tz=UTC).isoformat(timespec="seconds")
+    return {"date": date, "commit": commit(), "accelerator": accelerator(), **describe_machine(), **packages}
 
 
 def write(name: str, figures: Sequence[Figure], details: object = None) -> Path:
@@ -73,12 +55,7 @@ def write(name: str, figures: Sequence[Figure], details: object = None) -> Path:
         "figures": [asdict(figure) for figure in figures],
         "details": details,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_atomically(RESULTS / f"{name}.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def commit() -> str:
@@ -89,27 +66,6 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed else "")
-
-
-def processor() -> str:
-    """Return the processor's name as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in {"model name", "Model", "Hardware"}:
-                return value.strip()
-    if sys.platform == "darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string")
-    return platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int | None:
-    """Return the physical memory, None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def accelerator() -> str | None:

@@ -78,6 +78,7 @@ def build_app(verbs: Mapping[str, Verb] | None = None) -> App:
         help=mobilenets.__doc__,
         version=mobilenets.__version__,
         help_format="plaintext",  # docstrings have brackets and stars that are no markup; markdown costs 50 ms more
+        suppress_keyboard_interrupt=False,  # main() has its own line for it
         default_parameter=Parameter(negative_iterable=(), negative_none=()),
     )
     for order, (name, verb) in enumerate(verbs.items()):
