@@ -1,7 +1,7 @@
 """From logits and true classes to numbers: top-k accuracy, confusion matrix, precision, recall, F1.
 
-Pictures are judged batch by batch (`judge`), so that the logits of a large set are never held together; the judgements are joined
-and measured once, over every picture (`measure`).
+Pictures are judged batch by batch (`judge`), so that the logits of a large set are never held together; the judgements
+are joined and measured once, over every picture (`measure`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def log_softmax(logits: npt.NDArray[np.floating]) -> Floats:
-    """Turn logits (..., classes) into log-probabilities of the same shape, as float64; a row with nan or infinity becomes nan."""
+    """Turn logits (..., classes) into log-probabilities, float64 of the same shape; nan where a row overflowed."""
     rows = np.asarray(logits, np.float64)
     with np.errstate(invalid="ignore"):
         shifted = rows - rows.max(axis=-1, keepdims=True)
@@ -38,7 +38,7 @@ def softmax(logits: npt.NDArray[np.floating]) -> Floats:
 
 
 def best_classes(scores: npt.NDArray[np.floating], k: int) -> Integers:
-    """Return the indices of the k best classes per row, best first: (N, min(k, classes)). Equal scores keep the lower index first."""
+    """Return the k best classes per row, best first: (N, min(k, classes)); of equal scores the lower index first."""
     best: Integers = np.argsort(-np.asarray(scores, np.float64), axis=-1, kind="stable")[..., :k]
     return best
 
@@ -67,17 +67,17 @@ class Judged:
 def judge(logits: npt.NDArray[np.floating], targets: npt.ArrayLike) -> Judged:
     """Compare logits (N, classes) with the true classes (N,).
 
-    Of equal logits the class with the lower index comes first, as in `best_classes`: a network that says the same of every class is
-    right for class 0 alone. Where a network has overflowed (nan, infinity) the picture counts as wrong: its rank is the number of
-    classes, its loss nan.
-    Raises ValueError where shapes disagree or a target is outside 0..classes-1.
+    Of equal logits the class with the lower index comes first, as in `best_classes`: a network that says the same of
+    every class is right for class 0 alone. Where a network has overflowed (nan, infinity) the picture counts as wrong:
+    its rank is the number of classes, its loss nan. Raises ValueError where shapes disagree or a target is outside
+    0..classes-1.
     """
     rows = np.asarray(logits, np.float64)
     target = np.asarray(targets, np.int64)
     if rows.ndim != 2 or target.shape != rows.shape[:1]:
         raise ValueError(f"logits {rows.shape} and targets {target.shape}: expected (N, classes) and (N,)")
     classes = rows.shape[1]
-    if len(target) and not (0 <= target.min() and target.max() < classes):
+    if len(target) and (target.min() < 0 or target.max() >= classes):
         raise ValueError(f"targets from {target.min()} to {target.max()} do not fit {classes} classes")
     if not len(target):
         return Judged(target, target, np.zeros(0), target, np.zeros(0))
@@ -112,7 +112,7 @@ def join(parts: Sequence[Judged]) -> Judged:
 
 
 def top_k(judged: Judged, k: int) -> float:
-    """Return the fraction of pictures whose true class is among the k best; 1 where there are no more than k classes."""
+    """Return the fraction of pictures whose true class is among the k best: 1 where there are no more than k."""
     return float(np.mean(judged.rank < k))
 
 

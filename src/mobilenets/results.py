@@ -1,8 +1,9 @@
 """What the verbs return: frozen, printable, and ready for JSON.
 
-`str(result)` is what the command line prints; `result.to_json()` is what `--json` prints and what a server sends. Accuracies
-(`top1`, `top5`, `precision`, `recall`, `f1`) and scores are fractions from 0 to 1 in every field and in JSON (0.985); the printed
-text shows them as percentages (98.50 %). Times are seconds, `loss` is the mean cross-entropy in nats.
+`str(result)` is what the command line prints; `result.to_json()` is what `--json` prints and what a server sends.
+Accuracies (`top1`, `top5`, `precision`, `recall`, `f1`) and scores are fractions from 0 to 1 in every field and in JSON
+(0.985); the printed text shows them as percentages (98.50 %). Times are seconds, `loss` is the mean cross-entropy in
+nats.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mobilenets.text import duration, percent, printable, table
 
 PER_CLASS_LINES = 20
 """How many classes the printed report lists; all of them are in `per_class`, in JSON and in the HTML page."""
@@ -103,8 +106,8 @@ class Predictions:
 class ClassReport:
     """Say how well one class is told from the others.
 
-    `images` counts the pictures that truly are of the class. As in scikit-learn, a quotient without a denominator (precision of
-    a class never predicted, recall of a class without pictures) is 0; the printed table shows `-` there.
+    `images` counts the pictures that truly are of the class. As in scikit-learn, a quotient without a denominator
+    (precision of a class never predicted, recall of a class without pictures) is 0; the printed table shows `-` there.
     """
 
     label: str
@@ -144,9 +147,9 @@ class Confused(NamedTuple):
 class Report:
     """Hold how good a classifier is on a set of pictures.
 
-    `top1` and `top5` are fractions of `images`; with fewer than five classes top5 is 1 by definition. `confusion[t][p]` counts the
-    pictures of class t that were taken for p; rows and columns follow `labels`. `loss` is the mean cross-entropy in nats.
-    `problems` says what was wrong with the data, `files` what was written.
+    `top1` and `top5` are fractions of `images`; with fewer than five classes top5 is 1 by definition. `confusion[t][p]`
+    counts the pictures of class t that were taken for p; rows and columns follow `labels`. `loss` is the mean
+    cross-entropy in nats. `problems` says what was wrong with the data, `files` what was written.
     """
 
     top1: float
@@ -241,8 +244,9 @@ class Report:
 class TrainResult:
     """Say where the trained checkpoint is and how good it is.
 
-    `metrics` (`top1`, `top5`, `loss`, ...) were measured on the validation pictures with the weights in `checkpoint`. `files` are
-    there to be looked at, the most telling first. `notes` are sentences for the reader: what was stopped early and how to go on.
+    `metrics` (`top1`, `top5`, `loss`, ...) were measured on the validation pictures with the weights in `checkpoint`.
+    `files` are there to be looked at, the most telling first. `notes` are sentences for the reader: what was stopped
+    early and how to go on.
     """
 
     checkpoint: Path
@@ -290,8 +294,9 @@ class TrainResult:
 class ConvertResult:
     """Say what somebody else's weights became.
 
-    `origin` names the source and its layout. `max_abs_error` is the largest difference of any logit between the source, run by its
-    own runtime on `compared` pictures, and the checkpoint; None where the source cannot be run here, and `notes` says why.
+    `origin` names the source and its layout. `max_abs_error` is the largest difference of any logit between the source,
+    run by its own runtime on `compared` pictures, and the checkpoint; None where the source cannot be run here, and
+    `notes` says why.
     """
 
     checkpoint: Path
@@ -334,66 +339,6 @@ class ConvertResult:
             "classes": self.classes,
             "notes": list(self.notes),
         }
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Lay out text cells in columns two spaces apart, with a rule under the header.
-
-    The first `left` columns are aligned to the left, the others to the right. Wide characters (CJK, emoji) count as the two terminal
-    columns they take; what could confuse a terminal is escaped.
-
-    >>> print(table(["class", "images"], [["ant", "70"], ["bee", "1,083"]]))
-    class  images
-    -----  ------
-    ant        70
-    bee     1,083
-    """
-    from rich.cells import cell_len
-
-    cells = [[printable(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(cell_len(row[column]) for row in cells) for column in range(len(header))]
-    cells.insert(1, ["-" * width for width in widths])
-
-    def line(row: Sequence[str]) -> str:
-        padded = []
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - cell_len(cell))
-            padded.append(cell + space if column < left else space + cell)
-        return "  ".join(padded).rstrip()
-
-    return "\n".join(line(row) for row in cells)
-
-
-def printable(text: str) -> str:
-    """Return text with its control characters escaped, so that a file name cannot move the cursor or start a new line."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def percent(fraction: float) -> str:
-    """Print a fraction of 1 as a percentage with two decimals.
-
-    >>> percent(0.985)
-    '98.50 %'
-    """
-    return f"{100 * fraction:.2f} %"
-
-
-def duration(seconds: float) -> str:
-    """Print a time for people.
-
-    >>> duration(0.004), duration(0.25), duration(75), duration(7384)
-    ('4 ms', '0.25 s', '1 min 15 s', '2 h 3 min')
-    """
-    if seconds < 0.1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def metric_name(name: str) -> str:

@@ -1,0 +1,39 @@
+"""Writing files so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from mobilenets.errors import InputError
+
+
+def write_atomically(path: Path, data: bytes | str) -> Path:
+    """Write data (text as UTF-8) to a temporary file beside `path` and rename it; folders are made as needed.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: the folder cannot be written to or the disk is full; what was there stays.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # a temporary file is private; what it becomes should be an ordinary file
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}): free some space or choose another folder") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
