@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -181,6 +182,28 @@ def test_interrupt_is_one_line_and_code_130(
 ) -> None:
     assert run("interrupted", *arguments) == 130
     assert capsys.readouterr() == ("", f"mobilenets: {said}\n")
+
+
+WAITING = """
+import sys, time
+from mobilenets.cli import main
+
+def wait():
+    "Wait."
+    print("waiting", flush=True)
+    time.sleep(60)
+
+sys.exit(main(["wait"], verbs={"wait": wait}))
+"""
+
+
+def test_ctrl_c_has_no_traceback() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAITING], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "mobilenets: interrupted\n"
+    assert process.returncode == 130
 
 
 def test_bug_keeps_its_traceback() -> None:
