@@ -1,0 +1,1 @@
+"""Other people's weights in: read, recognised, assembled, and proved against their source."""
