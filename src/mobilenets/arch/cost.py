@@ -1,8 +1,8 @@
 """What a plan costs: parameters, multiply-adds, activation bytes.
 
-A multiply-add is one multiplication and one addition; FLOPs are twice that. Counted are convolutions and fully connected
-layers, squeeze-excite's included; not biases, BatchNorm (folded at inference), activations, poolings and additions:
-so the papers, TF-slim and torchvision count.
+A multiply-add is one multiplication and one addition; FLOPs are twice that. Counted are convolutions and fully
+connected layers, squeeze-excite's included; not biases, BatchNorm (folded at inference), activations, poolings and
+additions: so the papers, TF-slim and torchvision count.
 """
 
 from __future__ import annotations

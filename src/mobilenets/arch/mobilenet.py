@@ -119,6 +119,7 @@ class Arch:
     classes: int = 1000
     in_channels: int = 3
     base_width: float = 1.0  # EfficientNet-Lite's compound scaling; multiplied with the width asked for
+    divisor: int = 8  # channel counts are rounded to multiples of it (4 in one published V2 at width 0.1)
     activation: Activation = "relu6"
     se: SqueezeExcite = SqueezeExcite()
     padding: Literal["symmetric", "same"] = "symmetric"  # "same" is TensorFlow's: right and bottom first at stride 2

@@ -22,8 +22,20 @@ from mobilenets.arch.mobilenet import (
 )
 from mobilenets.errors import InputError
 
-OPTIONS = ("activation", "bottleneck_activation", "bn_eps", "expansion", "padding", "projection_shortcut", "shortcut")
+OPTIONS = (
+    "activation",
+    "bottleneck_activation",
+    "bn_eps",
+    "divisor",
+    "expansion",
+    "padding",
+    "projection_shortcut",
+    "shortcut",
+)
 """The fields of an `Arch` that may follow a name: the V2 paper's ablations and what published weights differ in."""
+
+_MOST_BLOCKS = 1000
+_LARGEST_KERNEL = 31
 
 _ROWS: dict[str, type[Row]] = {
     row.__name__: row for row in (Conv, Separable, InvertedResidual, Bneck, Pool, Dense, Classifier)
@@ -68,6 +80,8 @@ def _parse(text: str, hint: Any, where: str) -> object:
         value = {"true": True, "false": False}.get(text.lower(), text)
     elif text == "none" and type(None) in get_args(hint):
         value = None
+    elif hint is int and text.isdecimal():
+        value = int(text)
     elif "float" in str(hint):
         try:
             value = float(text)
@@ -105,13 +119,36 @@ def arch_from_json(data: object) -> Arch:
     values["se"] = _build(SqueezeExcite, values.get("se", {}), "se")
     arch = _build(Arch, values, "architecture")
     assert isinstance(arch, Arch)
+    _check_table(arch)
     return arch
 
 
+def _check_table(arch: Arch) -> None:
+    """Refuse a table that no plan can be made of, or only an absurdly long one: it may come from a stranger's file."""
+    first, *others = arch.rows
+    if not isinstance(first, Conv) or first.expands:
+        raise InputError("an architecture's first row must be a convolution of its own width")
+    if sum(getattr(row, "n", 1) for row in arch.rows) > _MOST_BLOCKS:
+        raise InputError(f"an architecture must have at most {_MOST_BLOCKS:,} blocks")
+    pooled = False
+    for index, row in enumerate(others, 1):
+        if isinstance(row, Dense | Classifier) != pooled:
+            what = "comes before the pooling" if not pooled else "comes after the pooling"
+            raise InputError(f"architecture row {index}: {type(row).__name__} {what}")
+        if isinstance(row, Classifier) and row is not others[-1]:
+            raise InputError(f"architecture row {index}: Classifier is not the last row")
+        pooled = pooled or isinstance(row, Pool)
+    for index, row in enumerate(arch.rows):
+        kernel = getattr(row, "kernel", 1)
+        if kernel % 2 == 0 or kernel > _LARGEST_KERNEL:
+            raise InputError(f"architecture row {index}: kernel must be odd, from 1 to {_LARGEST_KERNEL}, not {kernel}")
+
+
 def _row_from_json(row: object, index: int) -> Row:
-    if not isinstance(row, dict) or row.get("row") not in _ROWS:
+    if not isinstance(row, dict) or not isinstance(row.get("row"), str) or row["row"] not in _ROWS:
         raise InputError(f"architecture row {index} is of no known kind (known: {', '.join(_ROWS)})")
-    built: Row = _build(_ROWS[row["row"]], {k: v for k, v in row.items() if k != "row"}, f"row {index}")
+    values = {field: value for field, value in row.items() if field != "row"}
+    built: Row = _build(_ROWS[row["row"]], values, f"architecture row {index}")
     return built
 
 
@@ -158,7 +195,7 @@ def _checked(value: object, hint: Any, where: str) -> object:
         if type(value) is not int or not 0 < value <= 1_000_000:
             raise InputError(f"{where} must be a whole number from 1 to 1,000,000, not {value!r}")
     elif hint is float:
-        if type(value) not in (int, float) or not 0 <= float(value) <= 1000:  # type: ignore[arg-type]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1000:
             raise InputError(f"{where} must be a number from 0 to 1000, not {value!r}")
     elif type(value) is not hint:
         raise InputError(f"{where} must be {hint.__name__}, not {value!r}")

@@ -5,7 +5,8 @@ picture's strides decided. Everything else (cost, torch modules, engine, exporte
 
 The rules, with their sources:
 
-- *Rounding*: to a multiple of 8, never more than 10 % below the target (TF-slim's and torchvision's `make_divisible`).
+- *Rounding*: to a multiple of 8 (the table's `divisor`), never more than 10 % below the target (TF-slim's and
+  torchvision's `make_divisible`).
 - *Width*: output channels are scaled and rounded. V2's last convolution and V3's stem and last dense layer only grow
   (V2 paper, section 4; the published V3 weights at 0.75 and 0.5 have 16 stem channels).
 - *Expansion*: t times the block's actual input in V2. V3 prints absolute sizes: the *ratio* to the table's input is
@@ -187,7 +188,13 @@ class _Layout:
     def scaled(self, channels: int, widening: Widening) -> int:
         if widening == "fixed":
             return channels
-        return round_channels(channels * (max(1.0, self.width) if widening == "grow" else self.width))
+        factor = max(1.0, self.width) if widening == "grow" else self.width
+        return round_channels(channels * factor, self.arch.divisor)
+
+    def unique(self, name: str) -> str:
+        """Return `name`, numbered from the second one on: operations are found by their names."""
+        count = sum(op.name == name or op.name.startswith(f"{name}_") for op in self.ops)
+        return f"{name}_{count + 1}" if count else name
 
     def add_row(self, index: int, row: Row, stride: int) -> None:
         """Append the operations of one line of the table."""
@@ -210,9 +217,8 @@ class _Layout:
                 self._append("pool", "pool", (self.last,), (self.shape[0], 1, 1), row=index)
             case Dense():
                 c = self.scaled(row.c, row.widening)
-                self._append(
-                    "dense", "linear", (self.last,), (c, 1, 1), row=index, bias=True, activation=row.activation
-                )
+                name = self.unique("dense")
+                self._append(name, "linear", (self.last,), (c, 1, 1), row=index, bias=True, activation=row.activation)
             case Classifier():
                 self._append(
                     "classifier",
@@ -230,12 +236,12 @@ class _Layout:
         if exp == self.table_channels:
             return self.shape[0]
         if t is not None:
-            return round_channels(t * self.shape[0])
-        return round_channels(exp / self.table_channels * self.shape[0])
+            return round_channels(t * self.shape[0], self.arch.divisor)
+        return round_channels(exp / self.table_channels * self.shape[0], self.arch.divisor)
 
     def _plain(self, index: int, row: Conv, stride: int) -> None:
         c = self._ratio(row.c) if row.expands else self.scaled(row.c, row.widening)
-        name = "stem" if index == 0 else "head"
+        name = "stem" if index == 0 else self.unique("head")
         self._conv(name, c, index, kernel=row.kernel, stride=stride, activation=row.activation or self.arch.activation)
         self.table_channels = row.c
 
