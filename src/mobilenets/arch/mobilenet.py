@@ -103,6 +103,7 @@ class SqueezeExcite:
     of: Literal["expansion", "input"] = "expansion"
     divisor: int = 8  # inner channels are rounded to a multiple of this
     gate: Activation = "hard_sigmoid"
+    before_activation: bool = False  # in blocks that expand, between BatchNorm and activation (d-li14's V3 weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,8 @@ class Arch:
     shortcut: Literal["bottleneck", "expansion", "none"] = "bottleneck"  # V2 section 6.3, Figure 6b
     projection_shortcut: bool = False  # 1x1 + BatchNorm shortcut at stride 1 where channels differ (CIFAR form)
     expansion: float | None = None  # replaces every t except t = 1
+    expands_always: bool = False  # a 1x1 in front of the depthwise convolution where t = 1, too (CIFAR form)
+    small_image_strides: bool = True  # False: the table's strides at any size, as some files of weights have them
 
 
 MOBILENET_V1 = Arch(

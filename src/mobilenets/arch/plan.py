@@ -152,7 +152,7 @@ def small_picture_strides(arch: Arch, height: int, width: int) -> tuple[tuple[in
     """Return the stride of every row and a note for the reader where it differs from the table."""
     strides = [getattr(row, "s", 1) for row in arch.rows]
     changed: list[int] = []
-    for index, stride in enumerate(strides):
+    for index, stride in enumerate(strides if arch.small_image_strides else ()):
         total = 1
         for each in strides:
             total *= each
@@ -259,15 +259,16 @@ class _Layout:
         block = f"block_{self.blocks}"
         source, before, out = self.last, self.shape, self.scaled(c, "scale")
         thick = None
-        if inner != before[0]:
+        if inner != before[0] or self.arch.expands_always:
             self._conv(f"{block}_expand", inner, index, activation=act, block=block)
             if self.arch.shortcut == "expansion" and self.thick is not None and self.thick[1] == self.shape:
                 sources = (self.last, self.thick[0])
                 self._append(f"{block}_add", "add", sources, self.shape, row=index, block=block)
             thick = (self.last, self.shape) if s == 1 else None
-        self._depthwise(block, index, kernel, s, act)
+        late = se and self.arch.se.before_activation and self.last != source
+        self._depthwise(block, index, kernel, s, None if late else act)
         if se:
-            self._squeeze_excite(block, index, before[0])
+            self._squeeze_excite(block, index, before[0], act if late else None)
         self._conv(f"{block}_project", out, index, activation=self.arch.bottleneck_activation, block=block)
         self.thick = thick
         if s == 1 and self.arch.shortcut == "bottleneck":
@@ -285,7 +286,7 @@ class _Layout:
             self.shape = shape
         self._append(f"{block}_add", "add", (projected, source), shape, row=index, block=block)
 
-    def _squeeze_excite(self, block: str, index: int, block_input: int) -> None:
+    def _squeeze_excite(self, block: str, index: int, block_input: int, act: Activation | None) -> None:
         se = self.arch.se
         mapped, shape = self.last, self.shape
         inner = round_channels(se.ratio * (shape[0] if se.of == "expansion" else block_input), se.divisor)
@@ -294,9 +295,9 @@ class _Layout:
         self._append(f"{block}_se_reduce", "conv", (self.last,), (inner, 1, 1), activation="relu", **at)  # type: ignore[arg-type]
         self._append(f"{block}_se_expand", "conv", (self.last,), (shape[0], 1, 1), activation=se.gate, **at)  # type: ignore[arg-type]
         gate, self.shape = self.last, shape
-        self._append(f"{block}_se_scale", "scale", (mapped, gate), shape, row=index, block=block)
+        self._append(f"{block}_se_scale", "scale", (mapped, gate), shape, activation=act, row=index, block=block)
 
-    def _depthwise(self, block: str, index: int, kernel: int, stride: int, act: Activation) -> None:
+    def _depthwise(self, block: str, index: int, kernel: int, stride: int, act: Activation | None) -> None:
         c = self.shape[0]
         self._conv(f"{block}_depthwise", c, index, kernel=kernel, stride=stride, groups=c, activation=act, block=block)
 

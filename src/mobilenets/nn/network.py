@@ -111,7 +111,7 @@ class Network(nn.Module):
             if op.kind == "add":
                 out = source + live[op.sources[1]]
             elif op.kind == "scale":
-                out = source * live[op.sources[1]]
+                out = activate(source * live[op.sources[1]], op.activation)
             elif op.kind == "pool":
                 out = source.mean((2, 3), keepdim=True)
             else:
