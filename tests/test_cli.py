@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from cyclopts import ArgumentCollection
 
 import mobilenets
 from mobilenets.cli import VERBS, build_app, main
@@ -300,13 +301,18 @@ def test_terminal_without_unicode_still_gets_its_result() -> None:
     assert done.stdout == "é \\u4e2d\n"
 
 
+def arguments_of(name: str) -> ArgumentCollection:
+    app = build_app()
+    return app[name].assemble_argument_collection(default_parameter=app.default_parameter, parse_docstring=True)
+
+
 @pytest.mark.parametrize("name", VERBS)
 class TestVerbs:
     """What holds for every public verb."""
 
     def test_flags_are_the_keyword_arguments(self, name: str) -> None:
         parameters = inspect.signature(getattr(mobilenets, name)).parameters
-        arguments = build_app()[name].assemble_argument_collection()
+        arguments = arguments_of(name)
         flags = {flag for argument in arguments for flag in argument.names if flag.startswith("--")}
         keywords = {parameter.name for parameter in parameters.values() if parameter.kind is parameter.KEYWORD_ONLY}
         switches = {f"--no-{key.replace('_', '-')}" for key in keywords if isinstance(parameters[key].default, bool)}
@@ -319,7 +325,7 @@ class TestVerbs:
                 assert parameter.annotation is not bool or parameter.default is False, "a switch is off by default"
 
     def test_everything_has_help(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-        for argument in build_app()[name].assemble_argument_collection():
+        for argument in arguments_of(name):
             assert argument.parameter.help, f"{name}: {argument.name} has no help; add it to the docstring's Args"
         assert main([name, "--help"]) == 0
         assert (getattr(mobilenets, name).__doc__ or "").splitlines()[0] in capsys.readouterr().out

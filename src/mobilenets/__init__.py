@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mobilenets.results import Predictions as Predictions
     from mobilenets.results import Report as Report
     from mobilenets.results import TrainResult as TrainResult
+    from mobilenets.show import ShowResult as ShowResult
+    from mobilenets.show import show as show
 
 __version__ = "0.1.0"
 
@@ -50,8 +52,10 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Report",
+    "ShowResult",
     "TrainResult",
     "WeightsError",
+    "show",
 ]
 
 _HOMES = {
@@ -73,6 +77,7 @@ _HOMES = {
         "Report",
         "TrainResult",
     ),
+    "mobilenets.show": ("ShowResult", "show"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

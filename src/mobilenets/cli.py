@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Verb = Callable[..., "Result | None"]
 
-VERBS: tuple[str, ...] = ()
+VERBS: tuple[str, ...] = ("show",)
 """The commands, in the order of the road from pictures to predictions."""
 
 

@@ -163,9 +163,9 @@ def small_picture_strides(arch: Arch, height: int, width: int) -> tuple[tuple[in
             changed.append(index)
     if not changed:
         return tuple(strides), ()
-    which = ", ".join(str(index + 1) for index in changed)
+    rows = f"row{'s' if len(changed) > 1 else ''} {' and '.join(str(index + 1) for index in changed)}"
     note = (
-        f"small-image strides: stride 1 instead of 2 in row {which} of the table, so that a {height}x{width} picture "
+        f"small-image strides: stride 1 in {rows} of the table, so that a {height}x{width} picture "
         f"ends as a map of at least {SMALLEST_LAST_MAP}x{SMALLEST_LAST_MAP} where it can"
     )
     return tuple(strides), (note,)
