@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -18,17 +19,16 @@ from numpy.typing import NDArray
 from mobilenets.arch.mobilenet import Activation
 from mobilenets.arch.plan import padding
 from mobilenets.errors import ConvertError
-from mobilenets.nn.convert.layers import Layer, Norm
+from mobilenets.nn.convert.layers import Layer, Norm, Padding, Step
 
 Array = NDArray[np.float32]
-Kind = Literal["conv", "dense", "norm", "activation", "add", "multiply", "pool", "pad", "same", "softmax"]
-Rule = Literal["same", "symmetric"]
+Kind = Literal[
+    "conv", "dense", "norm", "clip", "activation", "add", "multiply", "pool", "pad", "same", "softmax", "unknown"
+]
 Pixels = tuple[int, int, int, int]
 """Padding in pixels: top, bottom, left, right."""
 
-Step = tuple[str, tuple[int, ...]]
-"""What is done ("weights", "pool", "add", "scale") to the results of which earlier steps; -1 is the picture."""
-
+RULES: tuple[Padding, ...] = ("same", "symmetric")
 _NONE: Pixels = (0, 0, 0, 0)
 
 
@@ -48,9 +48,10 @@ class Node:
     bias: Array | None = None
     norm: Norm | None = None
     stride: int = 1
-    pads: Rule | Pixels = _NONE
+    pads: Padding | Pixels = _NONE
     activation: Activation | None = None
     constant: Array | None = None
+    limits: tuple[float, float] = (-inf, inf)  # clip: what is outside is set to them; same: what 8 bits can hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +60,7 @@ class Reading:
 
     layers: tuple[Layer, ...]
     steps: tuple[Step, ...]
+    padding: Padding | None  # the rule all layers follow; None where they fit both
     logits: str  # the value before the softmax, if there is one, else the output
     softmax: bool
     scale: Array  # the first layer sees scale x input + offset: one number, or one per channel
@@ -71,9 +73,10 @@ class _Draft:
 
     node: Node
     size: tuple[int, int] | None  # of its input, before padding
-    pads: Rule | Pixels
+    pads: Padding | Pixels
     norm: Norm | None = None
     activation: Activation | None = None
+    top: float | None = None  # its 8 bits hold what is from exactly 0 to this
 
 
 @dataclass(slots=True)
@@ -87,9 +90,7 @@ class _Value:
     spatial: tuple[int, int] | None = None  # the size before `pads` were added
 
 
-def read(
-    nodes: Sequence[Node], source: str, output: str, size: tuple[int, int] | None, usual: Rule, name: str
-) -> Reading:
+def read(nodes: Sequence[Node], source: str, output: str, size: tuple[int, int] | None, name: str) -> Reading:
     """Read the layers out of a graph.
 
     Args:
@@ -97,13 +98,12 @@ def read(
         source: the value that is the picture.
         output: the value that is the result.
         size: (height, width) of the picture, None where the graph takes any.
-        usual: the padding rule to name where the graph fits both.
         name: what to call the file in errors.
 
     Raises:
         ConvertError: an operation these networks do not have, or in a place where they do not have it.
     """
-    return _Reader(named_activations(_needed(nodes, output)), source, output, size, usual, name).read()
+    return _Reader(named_activations(_needed(nodes, output)), source, output, size, name).read()
 
 
 def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
@@ -118,13 +118,42 @@ def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
 
 
 def named_activations(nodes: Sequence[Node]) -> list[Node]:
-    """Replace h-sigmoid and h-swish written in small steps, relu6(x + 3) / 6 and x relu6(x + 3) / 6, by their names."""
+    """Replace activations written in small steps by their names.
+
+    ReLU and ReLU6 as clips, h-sigmoid as relu6(x + 3) / 6, h-swish as x relu6(x + 3) / 6 or x h-sigmoid(x).
+    """
     made: dict[str, Node] = {}
     for node in nodes:
-        made[node.out] = _hard_sigmoid(node, made) or _hard_swish(node, made) or node
+        made[node.out] = _rectifier(node, made) or _hard_sigmoid(node, made) or _hard_swish(node, made) or node
     if not nodes:
         return []
     return _needed(list(made.values()), nodes[-1].out)
+
+
+def _origin(name: str, made: Mapping[str, Node]) -> str:
+    """Return the value that was handed on under this name."""
+    while name in made and made[name].kind == "same":
+        name = made[name].sources[0]
+    return name
+
+
+def _maker(name: str, made: Mapping[str, Node]) -> Node | None:
+    return made.get(_origin(name, made))
+
+
+def _rectifier(node: Node, made: Mapping[str, Node]) -> Node | None:
+    """Find ReLU and ReLU6, in one clip or in two; half of one is not understood unless the other half follows."""
+    if node.kind != "clip":
+        return None
+    low, high, source = *node.limits, node.sources[0]
+    before = _maker(source, made)
+    if before is not None and before.activation in ("relu", "relu6") and before.kind == "activation":
+        low, high, source = max(low, 0.0), min(high, inf if before.activation == "relu" else 6.0), before.sources[0]
+    elif before is not None and before.kind == "unknown" and before.limits != (-inf, inf):
+        low, high, source = max(low, before.limits[0]), min(high, before.limits[1]), before.sources[0]
+    if low == 0 and high in (6, inf):
+        return Node("activation", node.name, (source,), node.out, activation="relu" if high == inf else "relu6")
+    return Node("unknown", node.name, (source,), node.out, limits=(low, high))
 
 
 def _scalar(node: Node | None, kind: Kind, value: float) -> bool:
@@ -136,10 +165,10 @@ def _scalar(node: Node | None, kind: Kind, value: float) -> bool:
 
 def _gate(name: str, made: Mapping[str, Node]) -> str | None:
     """Return x if the value is relu6(x + 3)."""
-    node = made.get(name)
+    node = _maker(name, made)
     if node is None or node.kind != "activation" or node.activation != "relu6":
         return None
-    shifted = made.get(node.sources[0])
+    shifted = _maker(node.sources[0], made)
     return shifted.sources[0] if shifted is not None and _scalar(shifted, "add", 3.0) else None
 
 
@@ -154,7 +183,7 @@ def _hard_swish(node: Node, made: Mapping[str, Node]) -> Node | None:
     """Find x h-sigmoid(x), or (x relu6(x + 3)) / 6."""
     product = node
     if _scalar(node, "multiply", 1 / 6):
-        inner = made.get(node.sources[0])
+        inner = _maker(node.sources[0], made)
         if inner is None:
             return None
         product = inner
@@ -162,11 +191,11 @@ def _hard_swish(node: Node, made: Mapping[str, Node]) -> Node | None:
         return None
     for x, gate in (product.sources, product.sources[::-1]):
         if product is node:
-            opened = made.get(gate)
-            found = opened is not None and opened.activation == "hard_sigmoid" and opened.sources == (x,)
+            opened = _maker(gate, made)
+            inner_x = opened.sources[0] if opened is not None and opened.activation == "hard_sigmoid" else None
         else:
-            found = _gate(gate, made) == x
-        if found:
+            inner_x = _gate(gate, made)
+        if inner_x is not None and _origin(inner_x, made) == _origin(x, made):
             return Node("activation", node.name, (x,), node.out, activation="hard_swish")
     return None
 
@@ -179,7 +208,6 @@ class _Reader:
     source: str
     output: str
     size: tuple[int, int] | None
-    usual: Rule
     name: str
     values: dict[str, _Value] = field(default_factory=dict)
     drafts: list[_Draft] = field(default_factory=list)
@@ -203,13 +231,19 @@ class _Reader:
             raise ConvertError(f"{self.name}: nothing makes its output {self.output!r}: the file is damaged")
         if not self.drafts:
             raise ConvertError(f"{self.name}: has no weighted layer: it is no MobileNet")
-        rule = self.padding_rule()
-        layers = tuple(self.layer(draft, rule) for draft in self.drafts)
-        return Reading(layers, tuple(self.steps), self.logits, self.softmax, self.scale, self.offset)
+        if self.drafts[-1].activation is not None:
+            raise ConvertError(
+                f"{self.name}: ends in {self.drafts[-1].activation}, where a classifier has logits or softmax"
+            )
+        self.restore_activations()
+        padding, said = self.padding_rule()
+        layers = tuple(self.layer(draft, rule) for draft, rule in zip(self.drafts, said, strict=True))
+        return Reading(layers, tuple(self.steps), padding, self.logits, self.softmax, self.scale, self.offset)
 
     def refusal(self, node: Node, why: str) -> ConvertError:
         """Return the error that names the operation."""
-        return ConvertError(f"{self.name}: {node.kind} {node.name!r} {why}: no network of this family is built so")
+        what = "operation" if node.kind == "unknown" else node.kind
+        return ConvertError(f"{self.name}: {what} {node.name!r} {why}: no network of this family is built so")
 
     def step(self, node: Node) -> _Value:
         """Read one operation."""
@@ -230,21 +264,27 @@ class _Reader:
                 self.softmax, self.logits = True, node.sources[0]
                 return replace(value, open=None)
             case "same":
+                if value.open is not None and abs(node.limits[0]) < 1e-6:
+                    value.open.top = node.limits[1]
                 return value if self.readers[node.sources[0]] == 1 else replace(value, open=None)
             case "add" | "multiply" if len(node.sources) == 2:
                 other = self.values[node.sources[1]]
                 return self.join("add" if node.kind == "add" else "scale", (value, other), value.size or other.size)
+            case "unknown":
+                raise self.refusal(node, "is not understood")
             case _:
                 return self.attach(node, value)
 
-    def join(self, what: str, values: tuple[_Value, ...], size: tuple[int, int] | None) -> _Value:
-        self.steps.append((what, tuple(sorted(value.step for value in values))))
+    def join(
+        self, what: Literal["pool", "add", "scale"], values: tuple[_Value, ...], size: tuple[int, int] | None
+    ) -> _Value:
+        self.steps.append((what, tuple(sorted(value.step for value in values)), None))
         return _Value(len(self.steps) - 1, size)
 
     def weighted(self, node: Node, value: _Value) -> _Value:
         """Open a layer; the convolution's padding is its own and that of a padding operation before it."""
         assert node.weight is not None
-        pads: Rule | Pixels = node.pads
+        pads: Padding | Pixels = node.pads
         if value.pads != _NONE:
             if pads == "same":
                 raise self.refusal(node, "pads what is already padded")
@@ -263,7 +303,7 @@ class _Reader:
             )
             if min(after) < 1:
                 raise self.refusal(node, "shrinks its input to nothing")
-        self.steps.append(("weights", (value.step,)))
+        self.steps.append(("weights", (value.step,), None))
         result = _Value(len(self.steps) - 1, after, draft)
         return result if node.activation is None else self.finish(node, result, node.activation)
 
@@ -288,6 +328,9 @@ class _Reader:
                 self.scale = (self.scale * node.constant.reshape(-1)).astype(np.float32)
                 self.offset = (self.offset * node.constant.reshape(-1)).astype(np.float32)
             return value
+        if draft is None and node.kind == "activation" and value.step >= 0 and self.steps[value.step][0] == "scale":
+            self.steps[value.step] = (*self.steps[value.step][:2], node.activation)
+            return value
         if draft is None:
             raise self.refusal(node, "follows no convolution")
         if self.readers[node.sources[0]] != 1:
@@ -300,7 +343,8 @@ class _Reader:
         if node.kind == "norm":
             draft.norm = node.norm
             return value
-        assert node.constant is not None and draft.node.weight is not None
+        assert node.constant is not None
+        assert draft.node.weight is not None
         channels = draft.node.weight.shape[0]
         constant = node.constant.reshape(-1)
         if constant.size not in (1, channels):
@@ -308,36 +352,42 @@ class _Reader:
         draft.node = _folded(draft.node, node.kind, np.broadcast_to(constant, (channels,)))
         return value
 
-    def padding_rule(self) -> Rule:
-        """Find the one padding rule that every convolution follows."""
-        possible: list[Rule] = [self.usual, "symmetric" if self.usual == "same" else "same"]
+    def restore_activations(self) -> None:
+        """Give back the activations that a quantizer left out, because the range of their 8 bits already cuts there.
+
+        A range from exactly 0 is a ReLU; one that ends at 6 a ReLU6. One that ends below 6 may be either: it is what
+        the other layers are. The classifier has none.
+        """
+        without = [draft for draft in self.drafts[:-1] if draft.activation is None and draft.top is not None]
+        six = any(draft.activation == "relu6" for draft in self.drafts)
+        six = six or any(draft.top is not None and abs(draft.top - 6) < 0.05 for draft in without)
+        for draft in without:
+            draft.activation = "relu6" if six and draft.top is not None and draft.top < 6.05 else "relu"
+
+    def padding_rule(self) -> tuple[Padding | None, list[Padding | None]]:
+        """Find the one rule by which every convolution pads, and what each says of it: None where both agree."""
+        possible: list[Padding] = ["same", "symmetric"]
+        said: list[Padding | None] = []
         for draft in self.drafts:
             node = draft.node
             assert node.weight is not None
-            if node.kind != "conv" or node.weight.shape[-1] == 1:
-                if not isinstance(draft.pads, str) and draft.pads != _NONE:
-                    raise self.refusal(node, "pads for a 1x1 kernel")
-                continue
-            kernel, size = node.weight.shape[-1], draft.size or (2 * kernel_at_least(node), 2 * kernel_at_least(node))
+            kernel = node.weight.shape[-1] if node.kind == "conv" else 1
+            size = draft.size or (2 * kernel, 2 * kernel)  # where it is not known, an even side: the usual one
             pixels = _pixels(draft.pads, size, kernel, node.stride)
-            possible = [rule for rule in possible if _pixels(rule, size, kernel, node.stride) == pixels]
+            fitting = [rule for rule in RULES if _pixels(rule, size, kernel, node.stride) == pixels]
+            possible = [rule for rule in possible if rule in fitting]
             if not possible:
-                raise self.refusal(node, f"pads {pixels} at a map of {size[0]}x{size[1]}, by neither of the two rules")
-        return possible[0]
+                raise self.refusal(node, f"pads {pixels} a map of {size[0]}x{size[1]}, unlike the layers before it")
+            said.append(fitting[0] if len(fitting) == 1 else None)
+        return (possible[0] if len(possible) == 1 else None), said
 
-    def layer(self, draft: _Draft, rule: Rule) -> Layer:
+    def layer(self, draft: _Draft, padding: Padding | None) -> Layer:
         """Close a layer; a bias before a BatchNorm moves into its mean."""
         node, norm, bias = draft.node, draft.norm, draft.node.bias
         assert node.weight is not None
         if norm is not None and bias is not None:
             norm, bias = replace(norm, mean=(norm.mean - bias).astype(np.float32)), None
-        return Layer(node.name, node.weight, bias, norm, node.stride, rule, draft.activation)
-
-
-def kernel_at_least(node: Node) -> int:
-    """Return the side of a map that is even and not smaller than the kernel, to judge paddings of unknown sizes by."""
-    assert node.weight is not None
-    return int(node.weight.shape[-1])
+        return Layer(node.name, node.weight, bias, norm, node.stride, padding, draft.activation)
 
 
 def _folded(node: Node, kind: Kind, constant: Array) -> Node:
@@ -354,7 +404,7 @@ def _sum(a: Pixels, b: Pixels) -> Pixels:
     return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
 
 
-def _pixels(pads: Rule | Pixels, size: tuple[int, int], kernel: int, stride: int) -> Pixels:
+def _pixels(pads: Padding | Pixels, size: tuple[int, int], kernel: int, stride: int) -> Pixels:
     """Return what a rule pads at a map of this size."""
     if not isinstance(pads, str):
         return pads

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product, zip_longest
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from mobilenets.arch import Arch, Op, Plan, plan
 from mobilenets.arch.mobilenet import Activation, Bneck, Conv, InvertedResidual, Row, Separable
 from mobilenets.errors import ConvertError, InputError
-from mobilenets.nn.convert.layers import Layer, Source, bare_shape
+from mobilenets.nn.convert.layers import Layer, Source, Step, bare_shape
 
 # Published widths; of several with the same channels the first is taken.
 WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.3, 1.25, 1.5, 2.0, 1.1, 1.2, 0.1)
@@ -146,7 +146,7 @@ def _dress(source: Source, layout: Plan, name: str) -> Plan:
         arch = replace(arch, bn_eps=float(eps))
     if source.activation is not None:
         arch = replace(arch, activation=source.activation)
-    return _activate(source, _layout(source, arch, layout.width), where)
+    return _connect(source, _activate(source, _layout(source, arch, layout.width), where), where)
 
 
 def _one(values: set[Any], what: str) -> Any:
@@ -209,6 +209,43 @@ def _activate(source: Source, layout: Plan, where: str) -> Plan:
         if not _activation_differences(source, changed):
             return changed
     raise ConvertError(f"{where}{_activation_differences(source, layout)[0]}: no table can express that")
+
+
+def steps(layout: Plan) -> tuple[Step, ...]:
+    """Return how a plan's operations hang together."""
+    place = {"input": -1} | {op.name: index for index, op in enumerate(layout.ops)}
+    return tuple(
+        (
+            op.kind if op.kind in ("pool", "add", "scale") else "weights",
+            tuple(sorted(place[name] for name in op.sources)),
+            op.activation if op.kind == "scale" else None,
+        )
+        for op in layout.ops
+    )
+
+
+def _connect(source: Source, layout: Plan, where: str) -> Plan:
+    """Return the plan with the source's shortcuts, where the file says how its layers hang together."""
+    if source.steps is None or source.steps == steps(layout):
+        return layout
+    shortcuts: tuple[Literal["bottleneck", "expansion", "none"], ...] = ("bottleneck", "expansion", "none")
+    for shortcut in shortcuts:
+        changed = _layout(source, replace(layout.arch, shortcut=shortcut), layout.width)
+        if source.steps == steps(changed):
+            return changed
+    pairs = enumerate(zip_longest(source.steps, steps(layout)))
+    index, (found, expected) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+    raise ConvertError(
+        f"{where}its layers have the shapes of {layout.arch.name} at width {layout.width:g} and hang together "
+        f"otherwise: step {index + 1} is {_of_step(found)} where {_of_step(expected)} belongs"
+    )
+
+
+def _of_step(step: Step | None) -> str:
+    if step is None:
+        return "nothing"
+    what, sources, activation = step
+    return f"{what}{f' then {activation}' if activation else ''} on step {' and '.join(str(i + 1) for i in sources)}"
 
 
 def _activation_differences(source: Source, layout: Plan) -> list[str]:

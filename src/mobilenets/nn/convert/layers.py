@@ -20,6 +20,9 @@ from mobilenets.arch.mobilenet import Activation
 Array = NDArray[np.float32]
 Padding = Literal["symmetric", "same"]
 
+Step = tuple[Literal["weights", "pool", "add", "scale"], tuple[int, ...], Activation | None]
+"""What is done to the results of which earlier steps (-1 is the picture), and the activation after a "scale"."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Norm:
@@ -75,6 +78,7 @@ class Source:
     activation: Activation | None = None  # the network's own (relu or relu6); None as above
     bn_eps: float | None = None  # None as above
     batch_norm: Literal["trained", "folded"] = "trained"
+    steps: tuple[Step, ...] | None = None  # how the layers hang together; None where the file does not say
     labels: tuple[str, ...] | None = None  # as the source orders its classes
     tables: tuple[Arch, ...] = tuple(ARCHITECTURES.values())  # what it may be; the first that fits is taken
     output: Literal["logits", "softmax"] = "logits"
