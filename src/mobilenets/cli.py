@@ -20,6 +20,7 @@ Of several processes of one training (torchrun) the first one alone prints the r
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -33,6 +34,10 @@ Verb = Callable[..., "Result | None"]
 
 VERBS: tuple[str, ...] = ("show",)
 """The commands, in the order of the road from pictures to predictions."""
+
+
+_EXAMPLE = re.compile(r"^ *>>>.*?(\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
+"""Python in a docstring, up to the next empty line: of no use at a shell's prompt."""
 
 
 class Result(Protocol):
@@ -106,18 +111,20 @@ def _command(verb: Verb) -> Callable[..., None]:
     from cyclopts import Parameter
 
     hints = get_type_hints(verb, include_extras=True)
-    sized = Parameter(converter=_size, n_tokens=1, accepts_keys=False)
-    flag = Parameter(help="Print one JSON document instead of text.", negative=())
+    side = Parameter(converter=_side, n_tokens=1, accepts_keys=False, metavar="SIDE|HxW")
+    switch = Parameter(negative=(), show_default=False)  # off unless given
     parameters = []
     for parameter in inspect.signature(verb).parameters.values():
         positional = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         kind = inspect.Parameter.POSITIONAL_ONLY if positional else parameter.kind
         hint = hints[parameter.name]
-        annotation = Annotated[hint, sized] if {int, tuple[int, int]} <= {*get_args(hint)} else hint
-        parameters.append(parameter.replace(kind=kind, annotation=annotation))
-    parameters.append(
-        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, flag])
-    )
+        if hint is bool:
+            hint = Annotated[bool, switch]
+        elif {int, tuple[int, int]} <= {*get_args(hint)}:
+            hint = Annotated[hint, side]
+        parameters.append(parameter.replace(kind=kind, annotation=hint))
+    as_json = Annotated[bool, switch, Parameter(help="print one JSON document instead of text.")]
+    parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json))
 
     def command(*args: Any, json: bool = False, **keywords: Any) -> None:
         with redirect_stdout(sys.stderr):
@@ -125,13 +132,13 @@ def _command(verb: Verb) -> Callable[..., None]:
         if result is not None and os.environ.get("RANK", "0") == "0":
             _print(_json(result) if json else str(result))
 
-    command.__doc__ = verb.__doc__
+    command.__doc__ = _EXAMPLE.sub("", verb.__doc__ or "")
     command.__signature__ = inspect.signature(verb).replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
-def _size(_kind: object, tokens: Sequence[Token]) -> int | tuple[int, int]:
+def _side(_kind: object, tokens: Sequence[Token]) -> int | tuple[int, int]:
     """Read `224` as a side and `160x224` as (height, width)."""
     height, cross, width = tokens[0].value.partition("x")
     return (int(height), int(width)) if cross else int(height)
