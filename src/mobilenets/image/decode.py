@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,19 +88,24 @@ def decode(
         return _to_array(_eight_bits(upright), channels)
 
 
-def read_header(source: Path | bytes, *, name: str | None = None, pixel_limit: int = PIXEL_LIMIT) -> Header:
-    """Read a picture's format and upright size without decoding it; raises InputError as `decode` does."""
+def examine(
+    source: Path | bytes, *, pixels: bool, name: str | None = None, pixel_limit: int = PIXEL_LIMIT
+) -> tuple[Header, NDArray[np.uint8] | None]:
+    """Read a picture's format and upright size, and with `pixels` also decode it: grey as 1 channel, all else as 3.
+
+    Raises InputError as `decode` does; without `pixels`, what is wrong behind the header goes unseen.
+    """
     label = _label(source, name)
     with _reading(label), _opened(source, label, pixel_limit) as image:
         width, height = image.size
-        # A PNG may keep its EXIF block behind the pixels: asking for it would decode them.
-        turned = image.format != "PNG" and _orientation(image) >= 5
-        return Header(
-            format=image.format or "",
-            height=width if turned else height,
-            width=height if turned else width,
-            grey=image.mode in _GREY_MODES,
-        )
+        grey = image.mode in _GREY_MODES and "transparency" not in image.info
+        if pixels:
+            array = _to_array(_eight_bits(_upright(_loaded(image))), 1 if grey else 3)
+            return Header(image.format or "", array.shape[0], array.shape[1], grey), array
+        # Pillow gives a TIFF's size upright; a PNG may keep its EXIF block behind the pixels, which would be decoded.
+        if image.format not in ("PNG", "TIFF") and _orientation(image) >= 5:
+            width, height = height, width
+        return Header(image.format or "", height, width, grey), None
 
 
 def _label(source: Path | bytes, name: str | None) -> str:
@@ -161,10 +167,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS which this build of Pillow reads."""
-    if "AVIF" not in Image.OPEN and "JPEG2000" not in Image.OPEN:
-        Image.init()
+    Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
