@@ -11,6 +11,7 @@ from mobilenets.arch import ARCHITECTURES, Cost, Op, Plan, arch_named, cost, pla
 from mobilenets.arch.cost import activation_bytes, multiply_adds, parameters
 from mobilenets.arch.mobilenet import Bneck, Classifier, Conv, Dense, InvertedResidual, Pool, Row, Separable
 from mobilenets.arch.plan import Shape
+from mobilenets.errors import CheckpointError, InputError
 from mobilenets.text import printable, table
 
 SETTINGS = ("t", "exp", "c", "n", "SE", "NL", "s")
@@ -193,7 +194,10 @@ def _planned(model: str) -> ShowResult:
         from mobilenets.checkpoint import read_card
 
         card = read_card(model)
-        return ShowResult(model, card.plan, "int8" if card.precision == "int8" else "float32")
+        try:
+            return ShowResult(model, card.plan, "int8" if card.precision == "int8" else "float32")
+        except InputError as error:
+            raise CheckpointError(f"{model}: {error}") from None
     return ShowResult(model, plan(arch_named(model)), "float32")
 
 
