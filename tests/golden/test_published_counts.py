@@ -342,6 +342,7 @@ def test_grids_are_whole() -> None:
 @pytest.mark.parametrize(
     ("name", "width", "parameters"),
     [
+        # torchvision 0.29
         ("mobilenet_v2", 1.0, 3_504_872),
         ("mobilenet_v3_large", 1.0, 5_483_032),
         ("mobilenet_v3_small", 1.0, 2_542_856),
@@ -349,9 +350,24 @@ def test_grids_are_whole() -> None:
         ("mnasnet_b1", 0.75, 3_170_208),
         ("mnasnet_b1", 1.0, 4_383_312),
         ("mnasnet_b1", 1.3, 6_282_256),
+        # timm 1.0, counted on its modules
+        ("mobilenet_v1", 1.0, 4_231_976),
+        ("mobilenet_v1", 1.25, 6_270_840),
+        ("mobilenet_v2", 0.5, 1_968_680),
+        ("mobilenet_v2", 1.4, 6_108_776),
+        ("mobilenet_v3_large", 0.75, 3_993_528),
+        ("mobilenet_v3_small", 0.75, 2_041_872),
+        ("mobilenet_v3_small", 0.5, 1_593_224),
+        ("mobilenet_v3_large_minimalistic", 1.0, 3_924_288),
+        ("mobilenet_v3_small_minimalistic", 1.0, 2_044_736),
+        ("mnasnet_a1", 0.75, 2_912_278),
+        ("mnasnet_a1", 1.4, 6_105_992),
+        ("mnasnet_b1", 1.4, 7_115_728),
+        ("efficientnet_lite0", 1.0, 4_652_008),
+        ("efficientnet_lite4", 1.0, 13_006_568),
     ],
 )
-def test_torchvision_exactly(name: str, width: float, parameters: int) -> None:
+def test_parameters_to_the_last_one(name: str, width: float, parameters: int) -> None:
     assert cost(plan(ARCHITECTURES[name], width=width)).parameters == parameters
 
 
