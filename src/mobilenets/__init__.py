@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mobilenets.results import TrainResult as TrainResult
     from mobilenets.show import ShowResult as ShowResult
     from mobilenets.show import show as show
+    from mobilenets.train import train as train
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "TrainResult",
     "WeightsError",
     "show",
+    "train",
 ]
 
 _HOMES = {
@@ -78,6 +80,7 @@ _HOMES = {
         "TrainResult",
     ),
     "mobilenets.show": ("ShowResult", "show"),
+    "mobilenets.train": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,0 +1,235 @@
+"""The training loop: read it from top to bottom.
+
+What makes a resumed run end with the same weights, bit for bit: the order of the pictures and how each is varied are
+pure functions of (seed, epoch, picture), torch's generator is seeded anew for every step, and everything else that
+changes is in :meth:`Training.state`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobilenets.data import draws
+from mobilenets.data.augment import mix
+from mobilenets.errors import InputError
+from mobilenets.metrics import Judged
+from mobilenets.nn.network import Network
+from mobilenets.recipe import Recipe
+from mobilenets.train.evaluation import judge_all
+from mobilenets.train.interruption import Interruption
+from mobilenets.train.optimization import Average, learning_rate_at, set_learning_rate
+from mobilenets.train.progress import Progress
+from mobilenets.train.speed import Speed
+
+SAVE_SECONDS = 300
+"""The state is saved this often within an epoch; after each epoch in any case."""
+
+CHECK_STEPS = 50
+"""The loss is looked at this often: on an accelerator, looking waits for the work to be done."""
+
+
+class Batches(Protocol):
+    """What the loop goes through: pictures, or features computed before."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (inputs, targets) of an epoch, from batch `start` on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same while training."""
+
+    recipe: Recipe
+    seed: int
+    classes: int
+    accelerator: Accelerator
+    train_batches: Batches
+    val_batches: Batches
+    to_input: Callable[[Tensor], Tensor]  # a batch of `train_batches` to what the network takes, on the device
+    speed: Speed
+    save: Callable[[Training, bool], None]  # write the state; with True (an epoch is done), the checkpoints too
+
+
+@dataclass
+class Training:
+    """What changes while training."""
+
+    network: Network
+    trained: nn.Module  # inputs to logits: the network, or its classifier alone
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    epoch: int = 0  # epochs completed
+    step: int = 0  # steps completed of the epoch under way
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # of that epoch: loss, right, pictures
+    seconds: float = 0.0  # spent so far, in all sittings
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None  # the entry of the history whose weights are kept as the best
+    done: bool = False
+
+    @property
+    def saved_network(self) -> Network:
+        """The network whose weights are saved: the average where the recipe has one."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated: the same weights, taking what `trained` takes."""
+        return self.trained if self.average is None else self.average.network
+
+    def state(self) -> dict[str, Any]:
+        """Return everything a resumed run needs, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.network.state_dict(),
+            "average_updates": 0 if self.average is None else self.average.updates,
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": list(self.sums),
+            "seconds": self.seconds,
+            "history": [dict(entry) for entry in self.history],
+            "best": self.best,
+            "done": self.done,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
+            self.average.updates = state["average_updates"]
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.sums, self.history = list(state["sums"]), list(state["history"])
+        self.best, self.done = state["best"], state["done"]
+
+
+def fit(job: Job, training: Training, progress: Progress) -> None:
+    """Train until the recipe's last epoch, or until patience is at its end.
+
+    Raises:
+        InputError: the loss is no longer a number; the last good state stays on disk.
+        KeyboardInterrupt: Ctrl-C; the state has been saved.
+    """
+    model = job.accelerator.prepare_model(training.trained)
+    job.speed.switch_on(training.trained)
+    while training.epoch < job.recipe.epochs and not training.done:
+        begun, before = time.monotonic(), training.seconds
+        with Interruption(catch=job.accelerator.num_processes == 1) as interruption:
+            train_epoch(job, training, model, progress, interruption)
+            training.seconds = before + time.monotonic() - begun
+            if interruption.asked:
+                job.save(training, False)
+                raise KeyboardInterrupt
+        judged = validate(job, training, progress)
+        training.seconds = before + time.monotonic() - begun
+        complete_epoch(job, training, judged)
+        job.save(training, True)
+        progress.epoch_ended(training.history[-1], job.recipe.epochs, best=training.best is training.history[-1])
+
+
+def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progress, interruption: Interruption) -> None:
+    """Go once through the training pictures, from step `training.step` on."""
+    recipe, accelerator, epoch = job.recipe, job.accelerator, training.epoch
+    steps, saved = len(job.train_batches), time.monotonic()
+    parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
+    sums = torch.tensor(training.sums, dtype=torch.float64, device=accelerator.device)
+    model.train()
+    progress.epoch_started(epoch, steps, training.step)
+    for step, (images, targets) in enumerate(job.train_batches.epoch(epoch, start=training.step), start=training.step):
+        set_learning_rate(training.optimizer, learning_rate_at(recipe, epoch * steps + step, steps))
+        turn = step * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(int(draws.bits(job.seed, epoch, turn) >> 1))  # for dropout
+        images, targets = job.to_input(images), targets.to(accelerator.device)
+        wanted = targets
+        if recipe.augmentation.mixes:
+            images, wanted = mix(
+                images, targets, recipe.augmentation, classes=job.classes, seed=job.seed, epoch=epoch, batch=turn
+            )
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.speed.bf16):
+            logits = model(images)
+        loss = functional.cross_entropy(logits.float(), wanted, label_smoothing=recipe.label_smoothing)
+        accelerator.backward(loss)
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+        if training.average is not None:
+            training.average.update(training.network)
+
+        right = (logits.detach().argmax(1) == targets).sum()
+        sums += torch.stack(
+            [loss.detach().double() * len(targets), right.double(), torch.tensor(len(targets)).double()]
+        )
+        training.step = step + 1
+        if training.step % CHECK_STEPS == 0 or training.step == steps:
+            training.sums = sums.tolist()
+            _check_loss(training, recipe)
+        progress.stepped(len(targets) * accelerator.num_processes, sums)
+        if interruption.asked or time.monotonic() - saved > SAVE_SECONDS:
+            training.sums, saved = sums.tolist(), time.monotonic()
+            _check_loss(training, recipe)
+            if interruption.asked:
+                return
+            job.save(training, False)
+
+
+def validate(job: Job, training: Training, progress: Progress) -> Judged:
+    """Judge the network on the validation pictures."""
+    progress.validating(len(job.val_batches))
+    return judge_all(training.judged, job.val_batches, job.accelerator, job.to_input, progress.validated)
+
+
+def complete_epoch(job: Job, training: Training, judged: Judged) -> None:
+    """Write the epoch into the history, see whether it is the best, and whether patience is at its end."""
+    recipe, steps = job.recipe, len(job.train_batches)
+    loss, right, pictures = training.sums
+    previous = training.history[-1]["seconds"] if training.history else 0.0
+    entry: dict[str, Any] = {
+        "epoch": training.epoch + 1,
+        "train_loss": loss / max(1, pictures),
+        "train_top1": None if recipe.augmentation.mixes else right / max(1, pictures),
+        "val_loss": float(judged.loss.mean()) if len(judged) else None,
+        "val_top1": float((judged.rank < 1).mean()) if len(judged) else None,
+        "val_top5": float((judged.rank < 5).mean()) if len(judged) else None,
+        "learning_rate": learning_rate_at(recipe, training.epoch * steps, steps),
+        "seconds": training.seconds,
+        "images_per_second": pictures / max(1e-9, training.seconds - previous),
+    }
+    training.history.append(entry)
+    training.epoch, training.step, training.sums = training.epoch + 1, 0, [0.0, 0.0, 0.0]
+    if training.best is None or _rank(entry) > _rank(training.best):
+        training.best = entry
+    waited = training.epoch - training.best["epoch"]
+    training.done = training.epoch >= recipe.epochs or 0 < recipe.patience <= waited
+
+
+def _rank(entry: dict[str, Any]) -> tuple[float, float]:
+    """Order epochs: by validation top-1, then by loss; without validation pictures the last is the best."""
+    if entry["val_top1"] is None:
+        return (float(entry["epoch"]), 0.0)
+    loss = entry["val_loss"]
+    return (entry["val_top1"], -loss if math.isfinite(loss) else -math.inf)
+
+
+def _check_loss(training: Training, recipe: Recipe) -> None:
+    if not math.isfinite(training.sums[0]):
+        raise InputError(
+            f"the loss is no longer a number in epoch {training.epoch + 1}, step {training.step}: "
+            f"lower --learning-rate (it was {recipe.learning_rate:g}) and start anew with another --out"
+        )
