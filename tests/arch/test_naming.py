@@ -21,10 +21,12 @@ VALUES = {
     "bottleneck_activation": ("relu6", "relu6"),
     "bn_eps": ("1e-3", 1e-3),
     "divisor": ("4", 4),
+    "expands_always": ("true", True),
     "expansion": ("3", 3.0),
     "padding": ("same", "same"),
     "projection_shortcut": ("True", True),
     "shortcut": ("none", "none"),
+    "small_image_strides": ("false", False),
 }
 
 

@@ -27,10 +27,12 @@ OPTIONS = (
     "bottleneck_activation",
     "bn_eps",
     "divisor",
+    "expands_always",
     "expansion",
     "padding",
     "projection_shortcut",
     "shortcut",
+    "small_image_strides",
 )
 """The fields of an `Arch` that may follow a name: the V2 paper's ablations and what published weights differ in."""
 
