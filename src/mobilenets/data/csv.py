@@ -78,7 +78,10 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
         raise InputError(f"{path}: not a readable CSV ({error}): check the file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text: save the table as CSV in UTF-8") from None
-    return rows, {name.strip().lower(): index for index, name in reversed(list(enumerate(heading)))}
+    columns: dict[str, int] = {}
+    for index, name in enumerate(heading):
+        columns.setdefault(name.strip().lower(), index)
+    return rows, columns
 
 
 def _column(columns: Mapping[str, int], accepted: Sequence[str], path: Path, what: str) -> int:

@@ -221,19 +221,17 @@ def _odd_classes(train: Pictures, val: Pictures, *, own_val: bool) -> list[str]:
     labels = train.labels
     in_train = np.bincount(train.targets, minlength=len(labels))
     in_val = np.bincount(val.targets, minlength=len(labels))
-    problems = []
-    absent = [labels[index] for index in np.flatnonzero((in_train == 0) & (in_val == 0))]
-    if absent:
-        problems.append(f"{len(absent):,} of {len(labels):,} classes have no picture at all: {some(absent)}")
+    odd = {
+        "classes without any picture": (in_train == 0) & (in_val == 0),
+        "classes in the validation part alone, never learned": (in_train == 0) & (in_val > 0) & (len(train) > 0),
+        "classes missing from the validation part, not measured": (in_train > 0) & (in_val == 0) & own_val,
+        "classes of a single picture, trained on and not measured": (in_train > 0) & (in_val == 0) & (not own_val),
+    }
+    problems = [
+        f"{what} ({np.count_nonzero(which):,} of {len(labels):,}): {some([labels[i] for i in np.flatnonzero(which)])}"
+        for what, which in odd.items()
+        if which.any()
+    ]
     if len(labels) == 1:
         problems.append(f"only one class, {labels[0]!r}: every answer will be {labels[0]!r}; add a folder for another")
-    untrained = [labels[index] for index in np.flatnonzero((in_train == 0) & (in_val > 0))] if len(train) else []
-    if untrained:
-        problems.append(
-            f"{len(untrained):,} classes are in the validation part alone and cannot be learned: {some(untrained)}"
-        )
-    unmeasured = [labels[index] for index in np.flatnonzero((in_train > 0) & (in_val == 0))]
-    if unmeasured:
-        reason = "are not in the validation part" if own_val else "have a single picture, which is trained on"
-        problems.append(f"{len(unmeasured):,} classes {reason}, so they are not measured: {some(unmeasured)}")
     return problems

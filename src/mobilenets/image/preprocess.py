@@ -111,7 +111,7 @@ def fit(picture: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]
     """Resize and centre-crop one picture: uint8 (H, W, C) to uint8 (height, width, channels).
 
     Equal to torchvision's Resize (antialiased) and CenterCrop on Pillow images. On tensors these round in another order
-    and so differ by one grey level (bilinear; by two in about one picture of noise in 2,000), or by more (bicubic, whose
+    and so differ by one grey level (bilinear; by two in one picture of noise in 2,000), or by more (bicubic, whose
     overshoot is clipped at another moment). Grey becomes colour by repetition and colour grey by luma; other channel
     counts must agree. Raises InputError where they do not, and for a picture without pixels.
     """
