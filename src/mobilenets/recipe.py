@@ -41,6 +41,8 @@ class Recipe:
     0 leaves it. `ema` is the decay of the average of the weights that is validated and saved, 0 for none; it ramps up,
     so that a short training has a short average. `patience` is the number of epochs without a better top-1 after which
     training ends early, 0 for never. `least_steps`: small data sets get more epochs, until they have as many steps.
+    The first `early_share` of the epochs is trained on pictures shrunk to `early_scale` of their sides: the network
+    is fully convolutional, and early epochs need no fine detail (progressive resizing).
     """
 
     name: str
@@ -62,6 +64,8 @@ class Recipe:
     ema: float = 0.0
     patience: int = 0
     least_steps: int = 0
+    early_share: float = 0.0
+    early_scale: float = 1.0
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
@@ -84,6 +88,10 @@ class Recipe:
             )
         if self.rate_decay != 1 and self.schedule != "exponential":
             raise InputError(f"recipe: rate_decay is for schedule exponential, not {self.schedule}")
+
+    def scale_at(self, epoch: int) -> float:
+        """Return how far the pictures of an epoch (from 0) are shrunk, 1.0 for not at all."""
+        return self.early_scale if epoch < self.early_share * self.epochs else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, which :meth:`from_json` reads back to an equal recipe."""
@@ -127,6 +135,8 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("ema", 0, 0.9999999),
     ("patience", 0, 100_000),
     ("least_steps", 0, 10_000_000),
+    ("early_share", 0, 1),
+    ("early_scale", 0.1, 1),
 )
 _FLAGS = ("epochs", "batch_size", "learning_rate", "patience")
 
@@ -255,7 +265,14 @@ def fitted(recipe: Recipe, *, images: int, side: int, mirrorable: bool, freeze: 
     if freeze:
         plain = Augmentation(flip=augmentation.flip)
         recipe = replace(
-            recipe, optimizer="adamw", learning_rate=3e-3, nesterov=False, epochs=40, warmup_epochs=0.0, ema=0.0
+            recipe,
+            optimizer="adamw",
+            learning_rate=3e-3,
+            nesterov=False,
+            epochs=40,
+            warmup_epochs=0.0,
+            ema=0.0,
+            early_share=0.0,
         )
         return resized(replace(recipe, augmentation=plain, weight_decay=1e-2, least_steps=1000), images=images)
     return resized(replace(recipe, augmentation=augmentation), images=images)

@@ -155,7 +155,7 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
         set_learning_rate(training.optimizer, learning_rate_at(recipe, epoch * steps + step, steps))
         turn = step * accelerator.num_processes + accelerator.process_index
         torch.manual_seed(int(draws.bits(job.seed, epoch, turn) >> 1))  # for dropout
-        images, targets = job.to_input(images), targets.to(accelerator.device)
+        images, targets = shrunk(job.to_input(images), recipe.scale_at(epoch)), targets.to(accelerator.device)
         wanted = targets
         if recipe.augmentation.mixes:
             images, wanted = mix(
@@ -187,6 +187,14 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
             if interruption.asked:
                 return
             job.save(training, False)
+
+
+def shrunk(images: Tensor, scale: float) -> Tensor:
+    """Return pictures (N, C, H, W) with both sides multiplied by `scale` and rounded, themselves where it is 1."""
+    if scale == 1:
+        return images
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def validate(job: Job, training: Training, progress: Progress) -> Judged:
