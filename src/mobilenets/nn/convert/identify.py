@@ -51,8 +51,9 @@ def identify(source: Source, *, name: str = "", architecture: Arch | None = None
                 nearest = (score, layout)
     if not matches:
         raise ConvertError(_refusal(source, None if nearest is None else nearest[1], name))
-    # Of tables with the same shapes, the one whose strides the source has.
-    best = min(matches, key=lambda layout: len(_stride_differences(source, layout)))
+    # Of tables with the same shapes, the one whose strides the source has, then one as printed (EfficientNet-Lite2 is
+    # Lite1 at width 1.1).
+    best = min(matches, key=lambda layout: (len(_stride_differences(source, layout)), layout.width != 1.0))
     return _dress(source, best, name)
 
 
