@@ -1,57 +1,26 @@
 """Somebody's graph in neutral words, and the weighted layers read out of it.
 
 TFLite, Keras and ONNX spell one network in different ways: padding inside a convolution or before it, h-swish as one
-operation or as five, BatchNorm folded or not. The readers translate operation by operation into :class:`Node`;
-everything that needs more than one operation to be understood is here, once.
+operation or as five, BatchNorm folded or not. The readers translate operation by operation into nodes; everything
+that needs more than one operation to be understood is here and in :mod:`.node`, once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobilenets.arch.mobilenet import Activation
 from mobilenets.arch.plan import padding
 from mobilenets.errors import ConvertError
-from mobilenets.nn.convert.layers import Layer, Norm, Padding, Step
-
-Array = NDArray[np.float32]
-Kind = Literal[
-    "conv", "dense", "norm", "clip", "activation", "add", "multiply", "pool", "pad", "same", "softmax", "unknown"
-]
-Pixels = tuple[int, int, int, int]
-"""Padding in pixels: top, bottom, left, right."""
+from mobilenets.nn.convert.layers import Array, Layer, Norm, Padding, Step
+from mobilenets.nn.convert.node import UNPADDED, Kind, Node, Pixels, named_activations, needed
 
 RULES: tuple[Padding, ...] = ("same", "symmetric")
-_NONE: Pixels = (0, 0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Node:
-    """One operation: its kind, the values it reads that depend on the picture, the value it makes.
-
-    "add" and "multiply" have two sources, or one and a `constant` (one number, or one per channel). "same" hands its
-    source on: reshapes, dropout, transposes of a 1x1 map, (de)quantization.
-    """
-
-    kind: Kind
-    name: str
-    sources: tuple[str, ...]
-    out: str
-    weight: Array | None = None  # conv: (out, in / groups, k, k); dense: (out, in)
-    bias: Array | None = None
-    norm: Norm | None = None
-    stride: int = 1
-    pads: Padding | Pixels = _NONE
-    activation: Activation | None = None
-    constant: Array | None = None
-    limits: tuple[float, float] = (-inf, inf)  # clip: what is outside is set to them; same: what 8 bits can hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +34,17 @@ class Reading:
     softmax: bool
     scale: Array  # the first layer sees scale x input + offset: one number, or one per channel
     offset: Array
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the graph itself changes its input's range."""
+        return self.scale.size > 1 or self.offset.size > 1 or float(self.scale[0]) != 1 or float(self.offset[0]) != 0
+
+    @property
+    def batch_norm(self) -> Literal["trained", "folded"]:
+        """Whether every convolution that must have a BatchNorm still has one."""
+        spatial = [layer for layer in self.layers if layer.weight.ndim == 4 and layer.weight.shape[-1] > 1]
+        return "trained" if all(layer.norm is not None for layer in spatial) else "folded"
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +66,7 @@ class _Value:
     step: int
     size: tuple[int, int] | None
     open: _Draft | None = None
-    pads: Pixels = _NONE
+    pads: Pixels = UNPADDED
     spatial: tuple[int, int] | None = None  # the size before `pads` were added
 
 
@@ -94,7 +74,7 @@ def read(nodes: Sequence[Node], source: str, output: str, size: tuple[int, int] 
     """Read the layers out of a graph.
 
     Args:
-        nodes: in an order in which they can run.
+        nodes: in any order; of several in which they can run, in which the layers are to be listed.
         source: the value that is the picture.
         output: the value that is the result.
         size: (height, width) of the picture, None where the graph takes any.
@@ -103,101 +83,8 @@ def read(nodes: Sequence[Node], source: str, output: str, size: tuple[int, int] 
     Raises:
         ConvertError: an operation these networks do not have, or in a place where they do not have it.
     """
-    return _Reader(named_activations(_needed(nodes, output)), source, output, size, name).read()
-
-
-def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
-    """Drop the operations that nothing on the way to the output reads."""
-    wanted = {output}
-    kept: list[Node] = []
-    for node in reversed(nodes):
-        if node.out in wanted:
-            kept.append(node)
-            wanted.update(node.sources)
-    return kept[::-1]
-
-
-def named_activations(nodes: Sequence[Node]) -> list[Node]:
-    """Replace activations written in small steps by their names.
-
-    ReLU and ReLU6 as clips, h-sigmoid as relu6(x + 3) / 6, h-swish as x relu6(x + 3) / 6 or x h-sigmoid(x).
-    """
-    made: dict[str, Node] = {}
-    for node in nodes:
-        made[node.out] = _rectifier(node, made) or _hard_sigmoid(node, made) or _hard_swish(node, made) or node
-    if not nodes:
-        return []
-    return _needed(list(made.values()), nodes[-1].out)
-
-
-def _origin(name: str, made: Mapping[str, Node]) -> str:
-    """Return the value that was handed on under this name."""
-    while name in made and made[name].kind == "same":
-        name = made[name].sources[0]
-    return name
-
-
-def _maker(name: str, made: Mapping[str, Node]) -> Node | None:
-    return made.get(_origin(name, made))
-
-
-def _rectifier(node: Node, made: Mapping[str, Node]) -> Node | None:
-    """Find ReLU and ReLU6, in one clip or in two; half of one is not understood unless the other half follows."""
-    if node.kind != "clip":
-        return None
-    low, high, source = *node.limits, node.sources[0]
-    before = _maker(source, made)
-    if before is not None and before.activation in ("relu", "relu6") and before.kind == "activation":
-        low, high, source = max(low, 0.0), min(high, inf if before.activation == "relu" else 6.0), before.sources[0]
-    elif before is not None and before.kind == "unknown" and before.limits != (-inf, inf):
-        low, high, source = max(low, before.limits[0]), min(high, before.limits[1]), before.sources[0]
-    if low == 0 and high in (6, inf):
-        return Node("activation", node.name, (source,), node.out, activation="relu" if high == inf else "relu6")
-    return Node("unknown", node.name, (source,), node.out, limits=(low, high))
-
-
-def _scalar(node: Node | None, kind: Kind, value: float) -> bool:
-    """Say whether a node adds, or multiplies by, this one number."""
-    if node is None or node.kind != kind or node.constant is None:
-        return False
-    return node.constant.size == 1 and abs(float(node.constant.reshape(())) - value) < 1e-5
-
-
-def _gate(name: str, made: Mapping[str, Node]) -> str | None:
-    """Return x if the value is relu6(x + 3)."""
-    node = _maker(name, made)
-    if node is None or node.kind != "activation" or node.activation != "relu6":
-        return None
-    shifted = _maker(node.sources[0], made)
-    return shifted.sources[0] if shifted is not None and _scalar(shifted, "add", 3.0) else None
-
-
-def _hard_sigmoid(node: Node, made: Mapping[str, Node]) -> Node | None:
-    if not _scalar(node, "multiply", 1 / 6):
-        return None
-    x = _gate(node.sources[0], made)
-    return None if x is None else Node("activation", node.name, (x,), node.out, activation="hard_sigmoid")
-
-
-def _hard_swish(node: Node, made: Mapping[str, Node]) -> Node | None:
-    """Find x h-sigmoid(x), or (x relu6(x + 3)) / 6."""
-    product = node
-    if _scalar(node, "multiply", 1 / 6):
-        inner = _maker(node.sources[0], made)
-        if inner is None:
-            return None
-        product = inner
-    if product.kind != "multiply" or len(product.sources) != 2:
-        return None
-    for x, gate in (product.sources, product.sources[::-1]):
-        if product is node:
-            opened = _maker(gate, made)
-            inner_x = opened.sources[0] if opened is not None and opened.activation == "hard_sigmoid" else None
-        else:
-            inner_x = _gate(gate, made)
-        if inner_x is not None and _origin(inner_x, made) == _origin(x, made):
-            return Node("activation", node.name, (x,), node.out, activation="hard_swish")
-    return None
+    named = named_activations(needed(nodes, source, output, name))
+    return _Reader(needed(named, source, output, name), source, output, size, name).read()
 
 
 @dataclass
@@ -250,7 +137,7 @@ class _Reader:
         value = self.values[node.sources[0]]
         if self.softmax and node.kind != "same":
             raise self.refusal(node, "follows the softmax")
-        if value.pads != _NONE and node.kind not in ("conv", "same"):
+        if value.pads != UNPADDED and node.kind not in ("conv", "same"):
             raise self.refusal(node, "follows a padding")
         match node.kind:
             case "conv" | "dense":
@@ -259,6 +146,8 @@ class _Reader:
                 assert not isinstance(node.pads, str)
                 return replace(value, open=None, pads=node.pads, spatial=value.size)
             case "pool":
+                if node.window is not None and value.size not in (None, node.window):
+                    raise self.refusal(node, f"averages over {node.window} of a map of {value.size}")
                 return self.join("pool", (value,), (1, 1))
             case "softmax":
                 self.softmax, self.logits = True, node.sources[0]
@@ -285,12 +174,12 @@ class _Reader:
         """Open a layer; the convolution's padding is its own and that of a padding operation before it."""
         assert node.weight is not None
         pads: Padding | Pixels = node.pads
-        if value.pads != _NONE:
+        if value.pads != UNPADDED:
             if pads == "same":
                 raise self.refusal(node, "pads what is already padded")
             assert not isinstance(pads, str)
             pads = _sum(pads, value.pads)
-        before = value.spatial if value.pads != _NONE else value.size
+        before = value.spatial if value.pads != UNPADDED else value.size
         draft = _Draft(node, before, pads)
         self.drafts.append(draft)
         after = None

@@ -15,16 +15,15 @@ import numpy as np
 
 from mobilenets.errors import ConvertError, MissingExtraError
 from mobilenets.nn.convert import graph
-from mobilenets.nn.convert.graph import Node, Pixels
 from mobilenets.nn.convert.layers import Array, Padding, Source
+from mobilenets.nn.convert.node import Node, Pixels
 from mobilenets.nn.convert.tflite_model import Model, Operation, Tensor, open_model
-from mobilenets.nn.convert.unsaid import Input, assumed_input, known_labels
+from mobilenets.nn.convert.unsaid import CROP_FRACTION, Input, input_of, known_labels
 
 _FUSED: dict[int, tuple[float, float]] = {1: (0, inf), 2: (-1, 1), 3: (0, 6)}
 """ActivationFunctionType: RELU, RELU_N1_TO_1, RELU6."""
 
 _SAME_PADDING = 0
-_CROP_FRACTION = 0.875  # of TF-slim's evaluation, which every TensorFlow MobileNet was published with
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _PASSING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE", "DEQUANTIZE")
 
@@ -51,9 +50,9 @@ def read(path: Path) -> Source:
         resolution=size,
         mean=wanted.mean,
         std=wanted.std,
-        crop_fraction=_CROP_FRACTION,
+        crop_fraction=CROP_FRACTION,
         padding=reading.padding or "same",
-        batch_norm="folded",
+        batch_norm=reading.batch_norm,
         steps=reading.steps,
         labels=labels,
         exact=not quantized,
@@ -208,18 +207,14 @@ class _Translation:
 def _input(model: Model, reading: graph.Reading, size: tuple[int, int]) -> Input:
     """Find what range of numbers the network wants its pictures in."""
     limits = model.input.limits()
-    scale, offset = reading.scale, reading.offset
     if limits is not None:  # 8 bits: the picture's own bytes, so 0 and 255 stand for the limits
-        low, high = limits
-        return Input.between(scale * low + offset, scale * high + offset)
-    if scale.size > 1 or offset.size > 1 or float(scale[0]) != 1 or float(offset[0]) != 0:
-        return Input.affine(scale, offset)
-    if model.normalization is not None:
+        return Input.between(*(reading.scale * limit + reading.offset for limit in limits))
+    if model.normalization is not None and not reading.rescales:
         return Input.normalized(*model.normalization)
     for operation in model.operations:
         if operation.code == "QUANTIZE" and operation.inputs[0] == model.input.index:
             limits = model.tensors[operation.outputs[0]].limits()
-    return assumed_input(reading.layers, size, limits)
+    return input_of(reading, size, limits)
 
 
 def _reference(model: Model, reading: graph.Reading, path: Path) -> Callable[[Array], Array] | None:

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mobilenets.image.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from mobilenets.nn.convert.graph import Reading
 from mobilenets.nn.convert.layers import Array, Layer
 
 Numbers = tuple[float, ...]
+
+CROP_FRACTION = 0.875
+"""Of the picture's short side: how TF-slim, Keras's authors and torchvision evaluated what they published."""
 
 _TENSORFLOW = (0.5, 0.5)  # x / 127.5 - 1: TF-slim's and Keras's preprocessing for every MobileNet
 _RANGE_ERROR = 0.05  # a calibrated range ends up to this far, relatively, from the one that was meant
@@ -47,17 +52,24 @@ def _numbers(values: ArrayLike) -> Numbers:
     return tuple(float(value) for value in np.asarray(values).reshape(-1))
 
 
-def assumed_input(
-    layers: Sequence[Layer], size: tuple[int, int] | None, calibrated: tuple[float, float] | None
-) -> Input:
-    """Choose the range where the file gives none, or only the one its calibration pictures happened to span."""
+def input_of(reading: Reading, size: tuple[int, int] | None, calibrated: tuple[float, float] | None = None) -> Input:
+    """Find the range: what the graph itself makes of bytes, what calibration pictures happened to span, or a guess.
+
+    Who pads as TensorFlow does was made with TensorFlow, whose MobileNets see -1 to 1; others see ImageNet's mean and
+    deviation, as torchvision's and timm's do.
+    """
+    if reading.rescales:
+        return Input.affine(reading.scale, reading.offset)
     if calibrated is not None:
         for low, high in ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)):
             slack = _RANGE_ERROR * (high - low)
             if abs(calibrated[0] - low) < slack and abs(calibrated[1] - high) < slack:
                 return Input.between(low, high)
-    if _visual_wake_words(layers, size):
+    if _visual_wake_words(reading.layers, size):
         return Input((0.0,), (1.0,), ("recognised as MLPerf Tiny's visual wake words: pictures from 0 to 1",))
+    if reading.padding == "symmetric":
+        note = "the file does not say its input range: ImageNet's mean and deviation, as in torchvision, are assumed"
+        return Input(IMAGENET_MEAN, IMAGENET_STD, (note,))
     mean, std = _TENSORFLOW
     return Input((mean,), (std,), ("the file does not say its input range: -1 to 1, TensorFlow's, is assumed",))
 
