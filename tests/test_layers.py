@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "mobilenets"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 LONGEST_FILE = 400  # lines
-LONGEST_FUNCTION = 60  # lines, docstring included
+LONGEST_FUNCTION = 60  # lines; the docstring apart, which for a verb is the help of twenty flags
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -26,6 +26,14 @@ def parsed(path: Path) -> ast.Module:
 
 def functions(path: Path) -> list[Function]:
     return [node for node in ast.walk(parsed(path)) if isinstance(node, Function)]
+
+
+def length(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def docstring_length(node: Function) -> int:
+    return length(node.body[0]) if ast.get_docstring(node) else 0
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -64,8 +72,8 @@ def test_no_file_is_long(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_no_function_is_long(path: Path) -> None:
-    lengths = {node.name: (node.end_lineno or node.lineno) - node.lineno + 1 for node in functions(path)}
-    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
+    lengths = {node.name: length(node) - docstring_length(node) for node in functions(path)}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FUNCTION} == {}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
