@@ -123,23 +123,24 @@ class Batches:
         Raises InputError naming a picture that can no longer be decoded, and MobileNetsError when a worker dies.
         """
         self._plan.keys = [(number, indices) for indices in self.batch_indices(number)[start:]]
-        made = iter(self._loader) if self._loader is not None else map(self._maker.__getitem__, self._plan.keys)
-        while True:
-            try:
-                result = next(made, None)
-            except RuntimeError as error:
-                if "DataLoader worker (pid" not in str(error):
-                    raise
-                raise MobileNetsError(
-                    f"a data worker died ({str(error).splitlines()[0]}): use fewer with --workers, or free memory"
-                ) from None
-            if result is None:
-                return
+        made = self._from_workers(self._loader) if self._loader is not None else map(self._maker.make, self._plan.keys)
+        for result in made:
             if isinstance(result, str):
                 raise InputError(result)
             views, targets = result
             images = views.permute(0, 3, 1, 2)
             yield (normalize_on_device(images, self.preprocess) if self.normalized else images), targets
+
+    @staticmethod
+    def _from_workers(loader: DataLoader[_Made]) -> Iterator[_Made]:
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise MobileNetsError(
+                f"a data worker died ({str(error).splitlines()[0]}): use fewer with --workers, or free memory"
+            ) from None
 
     def batch_indices(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return which pictures are in each of this process's batches of an epoch, int64 (N,) each."""
@@ -204,6 +205,10 @@ class _Maker(Dataset[_Made]):
         self._targets = torch.from_numpy(np.ascontiguousarray(pictures.targets))
 
     def __getitem__(self, key: _Key) -> _Made:
+        return self.make(key)
+
+    def make(self, key: _Key) -> _Made:
+        """Return one batch, or the message of what went wrong."""
         epoch, indices = key
         try:
             views = self._view.render(self._pictures, indices, self._seed, epoch)

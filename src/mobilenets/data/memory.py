@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.data.pictures import ArrayPictures, FilePictures, HeldPictures, JoinedPictures, Pictures
+from mobilenets.data.pictures import ArrayPictures, FilePictures, HeldPictures, Pictures
 from mobilenets.data.scan import followed
 from mobilenets.image.preprocess import Preprocess, fit, resize, resized_sides
 
@@ -30,8 +30,6 @@ def held_short(pictures: Pictures, short_side: int, budget_bytes: int) -> Pictur
 
     Else, pictures in files stay there and are decoded each time, JPEGs at the smallest of their scales that suffices.
     """
-    if isinstance(pictures, JoinedPictures):
-        return pictures
     if not isinstance(pictures, FilePictures):
         return pictures
     smaller = replace(pictures, at_least=short_side)
