@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mobilenets.errors import MissingExtraError as MissingExtraError
     from mobilenets.errors import MobileNetsError as MobileNetsError
     from mobilenets.errors import WeightsError as WeightsError
+    from mobilenets.nn.convert import convert as convert
     from mobilenets.results import Classification as Classification
     from mobilenets.results import ClassReport as ClassReport
     from mobilenets.results import ConvertResult as ConvertResult
@@ -56,6 +57,7 @@ __all__ = [
     "ShowResult",
     "TrainResult",
     "WeightsError",
+    "convert",
     "show",
     "train",
 ]
@@ -70,6 +72,7 @@ _HOMES = {
         "MobileNetsError",
         "WeightsError",
     ),
+    "mobilenets.nn.convert": ("convert",),
     "mobilenets.results": (
         "ClassReport",
         "Classification",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Verb = Callable[..., "Result | None"]
 
-VERBS: tuple[str, ...] = ("show", "train")
+VERBS: tuple[str, ...] = ("show", "train", "convert")
 """The commands, in the order of the road from pictures to predictions."""
 
 

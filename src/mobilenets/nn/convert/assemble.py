@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,8 @@ def assemble(
         last = op.name == layout.ops[-1].name
         tensors |= _fill(_without_first_class(layer) if last and classes.drops_background else layer, op, layout)
         folded = folded or (op.batch_norm and layer.norm is None)
-    sides = resolution or source.resolution or layout.resolution
+    fed = source.preprocess
+    sides = resolution or source.resolution or ((fed.height, fed.width) if fed else layout.resolution)
     card = Card(
         arch=layout.arch,
         width=layout.width,
@@ -64,7 +66,11 @@ def assemble(
 
 def preprocess(source: Source, sides: tuple[int, int]) -> Preprocess:
     """Return how pictures become the source's input, at this (height, width)."""
-    channels = source.in_channels
+    channels, known = source.in_channels, source.preprocess
+    if known is not None:
+        scale = min(sides) / min(known.height, known.width)
+        resize = None if known.resize is None else round(known.resize * scale)
+        return replace(known, height=sides[0], width=sides[1], resize=resize)
     return Preprocess(
         height=sides[0],
         width=sides[1],

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mobilenets.arch import ARCHITECTURES, Arch
 from mobilenets.arch.mobilenet import Activation
+from mobilenets.image import Preprocess
 
 Array = NDArray[np.float32]
 Padding = Literal["symmetric", "same"]
@@ -74,6 +75,7 @@ class Source:
     std: tuple[float, ...] | None = None
     crop_fraction: float | None = None  # height / `Preprocess.resize`: 0.875 is 224 of 256; None: stretch to fit
     interpolation: str = "bilinear"
+    preprocess: Preprocess | None = None  # where all of it is known; the four above do not count then
     padding: Padding | None = None  # None: as the layers say, else as the table says
     activation: Activation | None = None  # the network's own (relu or relu6); None as above
     bn_eps: float | None = None  # None as above
@@ -82,6 +84,7 @@ class Source:
     labels: tuple[str, ...] | None = None  # as the source orders its classes
     tables: tuple[Arch, ...] = tuple(ARCHITECTURES.values())  # what it may be; the first that fits is taken
     output: Literal["logits", "softmax"] = "logits"
+    familiar: bool = True  # False: shapes are all that is known of it, so that the user must name the table
     exact: bool = True  # False: a quantized source, which agrees with its float weights only roughly
     reference: Callable[[Array], Array] | None = None
     notes: tuple[str, ...] = ()

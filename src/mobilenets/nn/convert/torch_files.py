@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 
-from mobilenets.errors import ConvertError
+from mobilenets.errors import ConvertError, InputError
+from mobilenets.image import Preprocess
 from mobilenets.nn.convert.layers import Array, Layer, Norm, Source
 from mobilenets.nn.convert.originals import original
-from mobilenets.nn.convert.torch_layouts import LAYOUTS, ORDERS, TIMM_TF, Layout, recognised
+from mobilenets.nn.convert.torch_layouts import LAYOUTS, ORDERS, TIMM_TF, recognised
+from mobilenets.nn.download import digest
+from mobilenets.nn.published import PUBLISHED, Published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,22 +47,30 @@ def read(path: Path, *, layout: str | None = None) -> Source:
         raise ConvertError(f"{path}: its keys ({_some(state)}) are not those of layout {layout!r}; there are: {names}")
     layers = read_layers(state, str(path))
     if known is None:
-        return Source("PyTorch state dict of unknown layout", layers)
-    stated = _stated_by_timm(path) if known.name == "timm" and layout is None else Stated()
-    if stated.tensorflow:
-        known = recognised(state, "timm-tf") or known
-    return Source(
+        return Source("PyTorch state dict of unknown layout", layers, crop_fraction=0.875, familiar=False)
+    entry = _published(path)
+    tensorflow = None if layout or known.name != "timm" else _says_tensorflow(path, entry)
+    as_tensorflow = recognised(state, "timm-tf")
+    if tensorflow and as_tensorflow is not None:
+        known = as_tensorflow
+    doubtful = known.name == "timm" and as_tensorflow is not None and layout is None and tensorflow is None
+    note = "timm's tf_ models have the same keys: if this is one of them, convert it with --layout timm-tf"
+    source = Source(
         kind=f"{known.name} state dict",
         layers=layers,
         resolution=known.resolution,
-        mean=stated.mean or known.mean,
-        std=stated.std or known.std,
-        crop_fraction=stated.crop_fraction or known.crop_fraction,
-        interpolation=stated.interpolation or known.interpolation,
+        mean=known.mean,
+        std=known.std,
+        crop_fraction=known.crop_fraction,
+        interpolation=known.interpolation,
         tables=known.tables,
         reference=original(known.name, state),
-        notes=_notes(known, stated),
+        notes=(note,) if doubtful else (),
     )
+    if entry is not None:
+        kind = f"{entry.publisher} {entry.identifier}, by its checksum"
+        return replace(source, kind=kind, preprocess=entry.preprocess, tables=(entry.arch,))
+    return _with_timm_config(source, path) if known.name.startswith("timm") else source
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -149,42 +161,46 @@ def _sorted_children(children: list[str]) -> list[str]:
     return children
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What timm's own `config.json` beside the file, or the file's published name, says about it."""
-
-    tensorflow: bool = False
-    by: str = ""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop_fraction: float | None = None
-    interpolation: str | None = None
+def _published(path: Path) -> Published | None:
+    """Return the published weights that this file is, byte for byte."""
+    sha256 = digest(path)
+    return next((each for each in PUBLISHED.values() if each.sha256 and sha256.startswith(each.sha256)), None)
 
 
-def _stated_by_timm(path: Path) -> Stated:
+def _says_tensorflow(path: Path, entry: Published | None) -> bool | None:
+    """Say whether a timm file is of a network with TensorFlow's padding; None where nothing tells."""
+    if entry is not None:
+        return entry.padding == "same"
+    model = _timm_config(path).get("architecture")
+    return None if model is None else model in TIMM_TF
+
+
+def _with_timm_config(source: Source, path: Path) -> Source:
+    """Feed the network as timm's `config.json` says, which its hub keeps beside the weights."""
+    try:
+        fed = _timm_config(path)["pretrained_cfg"]
+        _, height, width = fed["input_size"]
+        preprocess = Preprocess(
+            height=height,
+            width=width,
+            channels=source.in_channels,
+            resize=math.floor(min(height, width) / fed["crop_pct"]),
+            interpolation=fed["interpolation"],
+            mean=tuple(fed["mean"]),
+            std=tuple(fed["std"]),
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, InputError):
+        return source
+    return replace(source, resolution=(height, width), preprocess=preprocess)
+
+
+def _timm_config(path: Path) -> dict[str, Any]:
     config = path.parent / "config.json"
     try:
-        document = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < 1_000_000 else {}
-        fed = document["pretrained_cfg"]
-        return Stated(
-            tensorflow=document["architecture"] in TIMM_TF,
-            by="config.json beside it",
-            mean=tuple(float(value) for value in fed["mean"]),
-            std=tuple(float(value) for value in fed["std"]),
-            crop_fraction=float(fed["crop_pct"]),
-            interpolation=str(fed["interpolation"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        published = re.split(r"[-.]", path.name)[0]  # tf_mobilenetv3_large_100-427764d5.pth
-        return Stated(tensorflow=True, by="its name") if published in TIMM_TF else Stated()
-
-
-def _notes(layout: Layout, stated: Stated) -> tuple[str, ...]:
-    if stated.by:
-        return (f"padding, eps and normalization of {layout.name}, according to {stated.by}",)
-    if layout.name == "timm":
-        return ("timm's tf_ models have the same keys: if this is one of them, convert it with --layout timm-tf",)
-    return ()
+        document = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < 1_000_000 else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _array(tensor: Tensor, key: str, where: str) -> Array:

@@ -1,0 +1,123 @@
+"""Does a converted network compute what its source computes? Both are run, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenets.errors import ConvertError
+from mobilenets.image import Preprocess
+from mobilenets.image.preprocess import normalize
+from mobilenets.nn.convert.layers import Array, Source
+
+if TYPE_CHECKING:
+    from mobilenets.nn.network import Network
+
+PICTURES = 8
+"""As many as are compared."""
+
+_LARGEST_RELATIVE_ERROR = 1e-3
+"""Of a float source, of its largest output: float32 in another order differs by 1e-6, another network by 1e-1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How far apart source and converted network are, on so many pictures.
+
+    max_abs_error: the largest difference of any output. relative: of the source's largest output.
+    """
+
+    max_abs_error: float
+    relative: float
+    top1_agreement: float
+    pictures: int
+
+
+def compare(source: Source, network: Network, preprocess: Preprocess, *, drops_background: bool) -> Proof | None:
+    """Run both on the same pictures; None where the source cannot be run here.
+
+    Args:
+        source: what a reader returned.
+        network: in eval mode.
+        preprocess: the network's own, its sides those that the source runs at.
+        drops_background: the network lacks the source's first class.
+
+    Raises:
+        ConvertError: a float source computes something else; or it does not run on these pictures.
+    """
+    if source.reference is None:
+        return None
+    batch = normalize(pictures(preprocess, PICTURES), preprocess)
+    theirs = _run(source.reference, batch)
+    ours = _logits(network, batch)
+    if source.output == "softmax":
+        ours = _softmax(ours)
+    if drops_background:
+        theirs = theirs[:, 1:]
+        if source.output == "softmax":
+            theirs = theirs / theirs.sum(axis=1, keepdims=True)
+    if theirs.shape != ours.shape or not np.isfinite(theirs).all():
+        raise ConvertError(f"{source.kind}: run by its own runtime it gives {theirs.shape}, expected {ours.shape}")
+    error = float(np.abs(ours - theirs).max())
+    relative = error / max(float(np.abs(theirs).max()), 1e-30)
+    agreement = float((ours.argmax(1) == theirs.argmax(1)).mean())
+    if source.exact and relative > _LARGEST_RELATIVE_ERROR:
+        raise ConvertError(
+            f"{source.kind}: the layers fit {network.plan.arch.name}, but what it computes differs from the source by "
+            f"{100 * relative:.2g} % of the largest output, so it is another network: nothing was written"
+        )
+    return Proof(error, relative, agreement, len(batch))
+
+
+def pictures(preprocess: Preprocess, count: int) -> NDArray[np.uint8]:
+    """Draw pictures, uint8 (count, height, width, channels), always the same: noise, and blurred shapes in turn.
+
+    Networks respond to noise alone with nearly one class; smooth areas and edges, as in photographs, move them.
+    """
+    random = np.random.default_rng(20180113)  # the date of the V2 paper's first version
+    height, width, channels = preprocess.height, preprocess.width, preprocess.channels
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    drawn = np.empty((count, height, width, channels), np.uint8)
+    for index in range(count):
+        if index % 2 == 0:
+            drawn[index] = random.integers(0, 256, (height, width, channels))
+            continue
+        scene = np.zeros((height, width, channels))
+        for _ in range(12):
+            colour = random.uniform(-128, 128, channels)
+            fy, fx, phase = random.uniform(-6, 6), random.uniform(-6, 6), random.uniform(0, 6)
+            wave = np.sin(2 * np.pi * (fy * y + fx * x) + phase)
+            top, left = random.uniform(0, 1, 2)
+            inside = np.hypot(y - top, x - left) < random.uniform(0.1, 0.6)
+            scene += np.where(inside, wave, 0)[:, :, np.newaxis] * colour
+        drawn[index] = np.clip(128 + scene, 0, 255)
+    return drawn
+
+
+def sample(network: Network, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Array]:
+    """Return a picture, uint8 (height, width, channels), and the network's logits for it: float32 (classes,)."""
+    picture = pictures(preprocess, 2)[1]
+    return picture, _logits(network, normalize(picture[np.newaxis], preprocess))[0]
+
+
+def _run(reference: Callable[[Array], Array], batch: Array) -> Array:
+    out: Array = np.asarray(reference(batch), np.float32)
+    return out.reshape(len(batch), -1)
+
+
+def _logits(network: Network, batch: Array) -> Array:
+    import torch
+
+    with torch.inference_mode():
+        out: Array = network(torch.from_numpy(batch)).numpy()
+    return out
+
+
+def _softmax(logits: Array) -> Array:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Array = exponents / exponents.sum(axis=1, keepdims=True)
+    return result
