@@ -149,7 +149,8 @@ class Report:
 
     `top1` and `top5` are fractions of `images`; with fewer than five classes top5 is 1 by definition. `confusion[t][p]`
     counts the pictures of class t that were taken for p; rows and columns follow `labels`. `loss` is the mean
-    cross-entropy in nats. `problems` says what was wrong with the data, `files` what was written.
+    cross-entropy in nats. `part` says which pictures of the data these are, `problems` what was wrong with the data,
+    `files` what was written.
     """
 
     top1: float
@@ -161,6 +162,7 @@ class Report:
     loss: float | None = None
     model: str = ""
     data: str = ""
+    part: str = ""
     runtime: str | None = None
     seconds: float | None = None
     problems: tuple[str, ...] = ()
@@ -202,9 +204,12 @@ class Report:
         if self.seconds:
             speed = f" in {duration(self.seconds)}, {self.images / self.seconds:,.1f} a second"
         numbers.append(("images", f"{self.images:,}{speed}"))
+        if self.part:
+            numbers.append(("these are", printable(self.part)))
         if self.runtime:
             numbers.append(("runtime", self.runtime))
-        return "\n".join(f"{name:<8} {value}" for name, value in numbers)
+        width = max(len(name) for name, _ in numbers)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in numbers)
 
     def _classes(self) -> str:
         shown, title = self.per_class, ""
@@ -226,6 +231,7 @@ class Report:
         return {
             "model": self.model,
             "data": self.data,
+            "part": self.part,
             "runtime": self.runtime,
             "top1": json_number(self.top1),
             "top5": json_number(self.top5),

@@ -1,0 +1,231 @@
+"""The `predict` verb: what is on these pictures."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilenets.errors import CheckpointError, InputError
+from mobilenets.results import Classification, Prediction, Predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from mobilenets.checkpoint import Card
+    from mobilenets.runtime import Predictor
+
+PICTURES_PER_SHEET = 24
+SHEET_SIDE_PIXELS = 640
+"""Pictures wait for their sheet no larger than this."""
+
+
+def predict(
+    model: str,
+    *images: str,
+    top: int = 5,
+    runtime: str | None = None,
+    threads: int | None = None,
+    batch_size: int = 32,
+    out: Path | None = None,
+) -> Predictions:
+    """Classify pictures.
+
+    A picture that cannot be read does not stop the others: its item says why. Only if none can be read is that an
+    error.
+
+    Args:
+        model: A checkpoint, or the name of published weights such as efficientnet_lite0.
+        images: Pictures, folders (with all below them) and patterns such as 'photos/*.jpg'.
+        top: How many classes to name per picture, the likeliest first.
+        runtime: What computes: torch. The fastest installed by default.
+        threads: How many the computation may use.
+        batch_size: How many pictures are computed at a time; the answers do not depend on it.
+        out: A folder to draw the pictures into, with their predictions beside them.
+
+    Returns:
+        One classification per picture, in the order given; scores are softmax values from 0 to 1.
+
+    Raises:
+        InputError: no picture was given, or none could be read.
+        CheckpointError: the checkpoint is missing or damaged.
+        WeightsError: no weights are published under that name, or they cannot be had.
+    """
+    from mobilenets import runtime as runtimes
+    from mobilenets.runtime import feed
+
+    if top < 1:
+        raise InputError(f"--top must be 1 or more, not {top}")
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be 1 or more, not {batch_size}")
+    paths = find_pictures(images)
+    with closing(runtimes.load(model, runtime, threads)) as predictor:
+        sheets = None if out is None else _Sheets(out)
+        items: list[Classification] = []
+        read = _reader(predictor.card, keep=sheets is not None)
+        for batch in feed.batches(feed.prepared(paths, read, ahead=2 * batch_size), batch_size):
+            classified = _classified(predictor, batch, top)
+            items += classified
+            if sheets is not None:
+                sheets.add(batch, classified)
+    if all(item.error is not None for item in items):
+        more = f" (nor can the other {len(items) - 1})" if len(items) > 1 else ""
+        raise InputError(f"{items[0].error}{more}")
+    return Predictions(tuple(items), files=() if sheets is None else sheets.finish())
+
+
+def classify(
+    predictor: Predictor, pictures: Sequence[npt.NDArray[np.uint8]], *, top: int = 5
+) -> list[tuple[Prediction, ...]]:
+    """Classify pictures that are in memory.
+
+    Args:
+        predictor: what `mobilenets.load` returned.
+        pictures: uint8 (H, W, C) each, of any height and width: RGB, or grey with C = 1.
+        top: how many classes to name per picture.
+
+    Returns:
+        For each picture its classes, the likeliest first.
+    """
+    from mobilenets.image.preprocess import fit
+    from mobilenets.runtime import feed
+
+    fitted = [fit(picture, predictor.card.preprocess) for picture in pictures]
+    return _likeliest(feed.logits_of(predictor, fitted), predictor.card.labels, top)
+
+
+def find_pictures(images: Iterable[str]) -> list[Path]:
+    """Return the paths that files, folders and patterns stand for, in the order given; those of a folder are sorted.
+
+    Below a folder, files count as pictures by their ending, and hidden ones not at all. A path that does not exist is
+    returned as it is, for whoever reads it to name. Raises InputError where there is nothing to return, and for a
+    folder without pictures.
+    """
+    paths: list[Path] = []
+    for image in images:
+        path = Path(image).expanduser()
+        matches = [path] if path.exists() else [Path(name) for name in sorted(_matches(path))]
+        for match in matches or [path]:
+            paths += _pictures_below(match) if match.is_dir() else [match]
+    if not paths:
+        raise InputError("no pictures given: name files, folders or patterns such as 'photos/*.jpg'")
+    return paths
+
+
+def _matches(pattern: Path) -> list[str]:
+    return glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    from mobilenets.image.decode import SUFFIXES
+
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise InputError(f"{folder}: no pictures in this folder or below it")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A picture as the network takes it, uint8 (height, width, C), or why there is none; `shown` is for the sheet."""
+
+    path: Path
+    fitted: npt.NDArray[np.uint8] | None = None
+    shown: npt.NDArray[np.uint8] | None = None
+    error: str | None = None
+
+
+def _reader(card: Card, *, keep: bool) -> Callable[[Path], _Picture]:
+    """Return a function that reads one picture for a model; it may run in several threads at once."""
+    from mobilenets.image.decode import decode
+    from mobilenets.image.preprocess import fit
+
+    channels = card.preprocess.channels
+    if channels not in {1, 3}:
+        raise InputError(
+            f"this model takes {channels} channels and picture files have 1 or 3: call mobilenets.classify"
+        )
+
+    def read(path: Path) -> _Picture:
+        try:
+            picture = decode(path, channels=channels)
+        except InputError as error:
+            return _Picture(path, error=str(error))
+        return _Picture(path, fit(picture, card.preprocess), _small(picture) if keep else None)
+
+    return read
+
+
+def _small(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the picture with its longer side at most SHEET_SIDE_PIXELS."""
+    from mobilenets.image.preprocess import resize
+
+    height, width = picture.shape[:2]
+    scale = min(1.0, SHEET_SIDE_PIXELS / max(height, width))
+    return resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))), "bilinear")
+
+
+def _classified(predictor: Predictor, batch: Sequence[_Picture], top: int) -> list[Classification]:
+    from mobilenets.runtime import feed
+
+    fitted = [picture.fitted for picture in batch if picture.fitted is not None]
+    answers = iter(_likeliest(feed.logits_of(predictor, fitted), predictor.card.labels, top))
+    return [
+        Classification(str(picture.path), error=picture.error)
+        if picture.fitted is None
+        else Classification(str(picture.path), next(answers))
+        for picture in batch
+    ]
+
+
+def _likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str], top: int) -> list[tuple[Prediction, ...]]:
+    import numpy as np
+
+    from mobilenets.metrics import best_classes, softmax
+
+    scores = softmax(logits)
+    if not np.isfinite(scores).all():
+        raise CheckpointError("the model gives no numbers (nan): its weights are broken, train or convert it again")
+    best = best_classes(scores, top)
+    return [
+        tuple(Prediction(labels[index], int(index), float(row[index])) for index in indices)
+        for row, indices in zip(scores, best, strict=True)
+    ]
+
+
+class _Sheets:
+    """Draws contact sheets as the predictions come in; at most one sheet of pictures is held in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: list[tuple[npt.NDArray[np.uint8], Classification]] = []
+        self._files: list[Path] = []
+
+    def add(self, pictures: Sequence[_Picture], items: Sequence[Classification]) -> None:
+        for picture, item in zip(pictures, items, strict=True):
+            if picture.shown is not None:
+                self._waiting.append((picture.shown, item))
+            if len(self._waiting) == PICTURES_PER_SHEET:
+                self._write()
+
+    def finish(self) -> tuple[Path, ...]:
+        if self._waiting:
+            self._write()
+        return tuple(self._files)
+
+    def _write(self) -> None:
+        from mobilenets.draw import draw_predictions
+        from mobilenets.files import write_atomically
+
+        shown, items = zip(*self._waiting, strict=True)
+        path = self._folder / f"predictions-{len(self._files) + 1}.png"
+        self._files.append(write_atomically(path, draw_predictions(shown, items)))
+        self._waiting.clear()
