@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilenets.data import Batches, Pictures, batches, open_data
+from mobilenets.data.loader import normalize_on_device
 from mobilenets.data.pictures import ArrayPictures
 from mobilenets.errors import InputError, MobileNetsError
 from mobilenets.image import Augmentation, Preprocess, fit, normalize
@@ -160,6 +161,10 @@ def test_images_are_normalized_and_channels_lie_innermost(pets: Path) -> None:
     assert targets.tolist() == [0] * 5 + [1] * 5
     expected = normalize(np.stack([fit(pictures.picture(index), P) for index in range(10)]), P)
     np.testing.assert_allclose(images.numpy(), expected, atol=1e-6)
+    (raw, _), *_ = batches(pictures, preprocess=P, batch_size=10, workers=0, normalized=False)
+    assert raw.dtype == torch.uint8
+    for layout in (raw, raw.contiguous()):
+        np.testing.assert_allclose(normalize_on_device(layout, P).numpy(), expected, atol=1e-6)
 
 
 def test_caching_changes_nothing(pets: Path) -> None:

@@ -165,10 +165,15 @@ class Batches:
 
 def normalize_on_device(images: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
     """Normalize uint8 (N, C, H, W) to float32 where it is, in the same memory order; as `image.normalize` does."""
-    scale, shift = scale_and_shift(preprocess)
+    scale, shift = (torch.tensor(each, device=images.device) for each in scale_and_shift(preprocess))
     values = images.to(torch.float32)
-    values *= torch.tensor(scale, device=values.device).view(1, -1, 1, 1)
-    values += torch.tensor(shift, device=values.device).view(1, -1, 1, 1)
+    inner = values.permute(0, 2, 3, 1)
+    if not inner.is_contiguous():
+        return torch.addcmul(shift.view(1, -1, 1, 1), values, scale.view(1, -1, 1, 1))
+    # Broadcasting three numbers over the innermost axis of three took fifteen times as long as one row over all rows.
+    count, height, width, channels = inner.shape
+    rows = inner.view(count * height, width * channels)
+    torch.addcmul(shift.repeat(width), rows, scale.repeat(width), out=rows)
     return values
 
 
