@@ -204,6 +204,14 @@ def test_what_a_stranger_wrote_cannot_move_the_cursor() -> None:
     assert "one\\ntwo" in text
 
 
+def test_published_weights_are_shown_as_they_were_trained() -> None:
+    result = show("mobilenet_v3_large_075.tf_in1k")
+    assert result.cost.parameters == 3_993_528
+    assert result.plan.op("stem").padding == (0, 1, 0, 1), "TensorFlow's"
+    assert "note: weights by timm tf_mobilenetv3_large_075.in1k" in str(result)
+    assert show("mobilenet_v3_large_075.tf_in1k", resolution=96).plan.width == 0.75
+
+
 # -- The command --
 
 

@@ -165,7 +165,8 @@ def show(
     (1280, 3, 4)
 
     Args:
-        model: an architecture (`mobilenet_v2`, `mobilenet_v2:shortcut=none,expansion=3`) or a checkpoint file.
+        model: an architecture (`mobilenet_v2`, `mobilenet_v2:shortcut=none,expansion=3`), published weights
+            (`mobilenet_v2.tv2_in1k`) or a checkpoint file.
         width: the multiplier of the table's channel counts; the table itself is 1.0.
         resolution: of the picture, in pixels: a side (224) or height x width (192x256).
         classes: outputs of the classifier.
@@ -184,13 +185,14 @@ def show(
         classes=base.plan.classes if classes is None else classes,
         in_channels=base.plan.in_channels if in_channels is None else in_channels,
     )
-    return ShowResult(model, layout, precision or base.precision, (*_differences(layout), *layout.notes))
+    return ShowResult(model, layout, precision or base.precision, (*base.notes, *_differences(layout), *layout.notes))
 
 
 def _planned(model: str) -> ShowResult:
-    """Return the network as its table or its checkpoint has it."""
-    named = model.partition(":")[0] in ARCHITECTURES
-    if not named and (Path(model).suffix == ".safetensors" or Path(model).is_file()):
+    """Return the network as its table, its checkpoint or its publisher has it."""
+    if model.partition(":")[0] in ARCHITECTURES:
+        return ShowResult(model, plan(arch_named(model)), "float32")
+    if Path(model).suffix == ".safetensors" or Path(model).is_file():
         from mobilenets.checkpoint import read_card
 
         card = read_card(model)
@@ -198,6 +200,12 @@ def _planned(model: str) -> ShowResult:
             return ShowResult(model, card.plan, "int8" if card.precision == "int8" else "float32")
         except InputError as error:
             raise CheckpointError(f"{model}: {error}") from None
+    from mobilenets.nn.published import PUBLISHED
+
+    if model in PUBLISHED:
+        weights = PUBLISHED[model]
+        layout = plan(weights.arch, width=weights.width, resolution=weights.resolution)
+        return ShowResult(model, layout, "float32", (f"weights by {weights.origin}",))
     return ShowResult(model, plan(arch_named(model)), "float32")
 
 
