@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from mobilenets.arch import Cost as Cost
     from mobilenets.arch import Op as Op
     from mobilenets.arch import Plan as Plan
+    from mobilenets.checkpoint import Card as Card
+    from mobilenets.checkpoint import Checkpoint as Checkpoint
+    from mobilenets.data import Data as Data
+    from mobilenets.data import open_data as open_data
     from mobilenets.errors import CheckpointError as CheckpointError
     from mobilenets.errors import ConvertError as ConvertError
     from mobilenets.errors import InputError as InputError
     from mobilenets.errors import MissingExtraError as MissingExtraError
     from mobilenets.errors import MobileNetsError as MobileNetsError
     from mobilenets.errors import WeightsError as WeightsError
+    from mobilenets.evaluate import evaluate as evaluate
+    from mobilenets.image import Preprocess as Preprocess
     from mobilenets.nn.convert import convert as convert
+    from mobilenets.predict import classify as classify
+    from mobilenets.predict import predict as predict
+    from mobilenets.recipe import RECIPES as RECIPES
+    from mobilenets.recipe import Recipe as Recipe
     from mobilenets.results import Classification as Classification
     from mobilenets.results import ClassReport as ClassReport
     from mobilenets.results import ConvertResult as ConvertResult
@@ -31,6 +41,8 @@ if TYPE_CHECKING:
     from mobilenets.results import Predictions as Predictions
     from mobilenets.results import Report as Report
     from mobilenets.results import TrainResult as TrainResult
+    from mobilenets.runtime import Predictor as Predictor
+    from mobilenets.runtime import load as load
     from mobilenets.show import ShowResult as ShowResult
     from mobilenets.show import show as show
     from mobilenets.train import train as train
@@ -39,13 +51,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ARCHITECTURES",
+    "RECIPES",
     "Arch",
+    "Card",
+    "Checkpoint",
     "CheckpointError",
     "ClassReport",
     "Classification",
     "ConvertError",
     "ConvertResult",
     "Cost",
+    "Data",
     "InputError",
     "MissingExtraError",
     "MobileNetsError",
@@ -53,17 +69,27 @@ __all__ = [
     "Plan",
     "Prediction",
     "Predictions",
+    "Predictor",
+    "Preprocess",
+    "Recipe",
     "Report",
     "ShowResult",
     "TrainResult",
     "WeightsError",
+    "classify",
     "convert",
+    "evaluate",
+    "load",
+    "open_data",
+    "predict",
     "show",
     "train",
 ]
 
 _HOMES = {
     "mobilenets.arch": ("ARCHITECTURES", "Arch", "Cost", "Op", "Plan"),
+    "mobilenets.checkpoint": ("Card", "Checkpoint"),
+    "mobilenets.data": ("Data", "open_data"),
     "mobilenets.errors": (
         "CheckpointError",
         "ConvertError",
@@ -72,7 +98,11 @@ _HOMES = {
         "MobileNetsError",
         "WeightsError",
     ),
+    "mobilenets.evaluate": ("evaluate",),
+    "mobilenets.image": ("Preprocess",),
     "mobilenets.nn.convert": ("convert",),
+    "mobilenets.predict": ("classify", "predict"),
+    "mobilenets.recipe": ("RECIPES", "Recipe"),
     "mobilenets.results": (
         "ClassReport",
         "Classification",
@@ -82,6 +112,7 @@ _HOMES = {
         "Report",
         "TrainResult",
     ),
+    "mobilenets.runtime": ("Predictor", "load"),
     "mobilenets.show": ("ShowResult", "show"),
     "mobilenets.train": ("train",),
 }

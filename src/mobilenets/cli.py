@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Verb = Callable[..., "Result | None"]
 
-VERBS: tuple[str, ...] = ("show", "train", "convert")
+VERBS: tuple[str, ...] = ("show", "train", "evaluate", "predict", "convert")
 """The commands, in the order of the road from pictures to predictions."""
 
 
