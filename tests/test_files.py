@@ -36,3 +36,11 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "."])
+def test_a_device_or_a_folder_is_not_replaced(name: str) -> None:
+    before = Path(name).stat()
+    with pytest.raises(InputError, match="choose the name of a file"):
+        write_atomically(Path(name), "x")
+    assert Path(name).stat().st_mode == before.st_mode

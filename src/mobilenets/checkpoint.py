@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenets.arch import Arch, Plan, arch_from_json, arch_to_json, plan
 from mobilenets.errors import CheckpointError, InputError
+from mobilenets.files import write_atomically
 from mobilenets.image import Preprocess
 
 if TYPE_CHECKING:
@@ -106,30 +105,38 @@ class Card:
         """
         try:
             height, width = (int(side) for side in data["resolution"])
-            labels = tuple(data["labels"])
-            if not labels or not all(isinstance(label, str) for label in labels):
+            labels, notes, recipe = data["labels"], data["notes"], data["recipe"]
+            if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
                 raise InputError("labels must be a list of names")
-            return cls(
+            if not isinstance(notes, list) or not (recipe is None or isinstance(recipe, dict)):
+                raise InputError("notes must be a list, and a recipe an object")
+            for name in ("task", "precision", "batch_norm", "origin", "parent"):
+                if not isinstance(data[name], str) and (data[name] is not None or name not in {"origin", "parent"}):
+                    raise InputError(f"{name} must be text, not {data[name]!r}")
+            card = cls(
                 arch=arch_from_json(data["arch"]),
                 width=float(data["width"]),
                 resolution=(height, width),
-                labels=labels,
+                labels=tuple(labels),
                 preprocess=Preprocess.from_json(data["preprocess"]),
                 in_channels=int(data["in_channels"]),
-                task=str(data["task"]),
-                precision=str(data["precision"]),
-                batch_norm=str(data["batch_norm"]),
+                task=data["task"],
+                precision=data["precision"],
+                batch_norm=data["batch_norm"],
                 metrics=tuple(
                     Metric(str(m["name"]), float(m["value"]), str(m["dataset"]), int(m["images"]))
                     for m in data["metrics"]
                 ),
-                recipe=data["recipe"],
+                recipe=recipe,
                 origin=data["origin"],
                 parent=data["parent"],
-                notes=tuple(str(note) for note in data["notes"]),
+                notes=tuple(str(note) for note in notes),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"the card is incomplete: {type(error).__name__}: {error}") from None
+        if card.in_channels != card.preprocess.channels:
+            raise InputError(f"pictures of {card.preprocess.channels} channels for a network of {card.in_channels}")
+        return card
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +149,9 @@ class Checkpoint:
     sample: tuple[np.ndarray, np.ndarray] | None = field(default=None)
     """A picture, uint8 (H, W, C) as :func:`mobilenets.image.fit` leaves it, and its logits, float32 (classes,)."""
 
-    def child(self, **changes: Any) -> Card:
-        """Return the card of something made from this checkpoint: the same, with `changes`, its parent noted."""
-        return replace(self.card, **({"parent": self.sha256} | changes))
+    def child(self) -> Card:
+        """Return a card for something made from this checkpoint: the same, its parent noted."""
+        return replace(self.card, parent=self.sha256)
 
 
 def tensor_shapes(layout: Plan) -> dict[str, tuple[int, ...]]:
@@ -183,11 +190,15 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
     _check_tensors(checkpoint.card, checkpoint.tensors, path)
     tensors = {name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}
     if checkpoint.sample is not None:
+        _check_sample(checkpoint.card, checkpoint.sample, path)
         tensors[f"{SAMPLE}input"] = np.ascontiguousarray(checkpoint.sample[0])
         tensors[f"{SAMPLE}output"] = np.ascontiguousarray(checkpoint.sample[1])
-    card = checkpoint.card.to_json() | {"tensors_sha256": _digest(tensors)}
-    write_atomically(path, to_bytes(tensors, metadata={KEY: json.dumps(card, sort_keys=True)}))
-    return path
+    card = checkpoint.card.to_json()
+    text = json.dumps(card | {"sha256": _digest(card, tensors)}, sort_keys=True)
+    try:
+        return write_atomically(path, to_bytes(tensors, metadata={KEY: text}))
+    except InputError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -201,20 +212,23 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
     path = Path(path)
     data = _read(path)
-    card = read_card_json(path, data)
+    card = _card_json(path, data)
     try:
         tensors = from_bytes(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}): copy it again or make it anew") from None
-    if card.get("tensors_sha256") != _digest(tensors):
-        raise CheckpointError(f"{path}: its weights are not those it was written with (checksum): get a fresh copy")
+    stated = card.pop("sha256", None)
+    if stated != _digest(card, tensors):
+        raise CheckpointError(f"{path}: it is not as it was written (checksum): get a fresh copy")
     try:
         parsed = Card.from_json(card)
         picture, output = tensors.pop(f"{SAMPLE}input", None), tensors.pop(f"{SAMPLE}output", None)
+        sample = None if picture is None or output is None else (picture, output)
         _check_tensors(parsed, tensors, path)
+        if sample is not None:
+            _check_sample(parsed, sample, path)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    sample = None if picture is None or output is None else (picture, output)
     return Checkpoint(parsed, tensors, hashlib.sha256(data).hexdigest(), sample)
 
 
@@ -222,22 +236,25 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     """Read only the card, without the weights and without verifying them."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-            data = head + file.read(min(length, _MAX_HEADER_BYTES))
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from None
-    try:
-        return Card.from_json(read_card_json(path, data, header_only=True))
+        return Card.from_json(_card_json(path, _read_header(path), header_only=True))
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def read_card_json(path: Path, data: bytes, *, header_only: bool = False) -> dict[str, Any]:
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file was written as a checkpoint, by this version or another; its weights may still be damaged.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    data = _read_header(Path(path))
+    return f'"{KEY}"'.encode() in data[: 8 + _header_bytes(data)]
+
+
+def _card_json(path: Path, data: bytes, *, header_only: bool = False) -> dict[str, Any]:
     """Return the card's JSON out of a safetensors file's bytes, with an error for each way it can be absent."""
-    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
-    if length < 2 or length > _MAX_HEADER_BYTES or data[8:9] != b"{":
+    length = _header_bytes(data)
+    if not length:
         raise CheckpointError(
             f"{path}: not a checkpoint (no safetensors header); `mobilenets convert` reads other formats"
         )
@@ -245,53 +262,43 @@ def read_card_json(path: Path, data: bytes, *, header_only: bool = False) -> dic
         raise CheckpointError(f"{path}: truncated inside its header ({len(data):,} bytes): copy it again")
     try:
         header = json.loads(data[8 : 8 + length])
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
         text = header.get("__metadata__", {}).get(KEY)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
         raise CheckpointError(f"{path}: its header is damaged: copy it again") from None
-    if not header_only and len(data) < 8 + length + end:
-        raise CheckpointError(f"{path}: truncated ({len(data):,} of {8 + length + end:,} bytes): copy it again")
+    whole = 8 + length + max(ends, default=0)
+    if not header_only and len(data) < whole:
+        raise CheckpointError(f"{path}: truncated ({len(data):,} of {whole:,} bytes): copy it again")
     if text is None:
         raise CheckpointError(f"{path}: safetensors, but not a mobilenets checkpoint: use `mobilenets convert`")
     try:
         card = json.loads(text)
-        version = int(card["format"])
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: its card is damaged: copy it again") from None
+        version = card["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        card, version = None, None
+    if not isinstance(card, dict) or not isinstance(version, int) or version < 1:
+        raise CheckpointError(f"{path}: its card is damaged: copy it again")
     if version > FORMAT:
         raise CheckpointError(
             f"{path}: written by a newer mobilenets (format {version}, this one reads up to {FORMAT}): "
             "pip install -U mobilenets"
         )
-    assert isinstance(card, dict)
     return card
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path` and rename it, so that nothing is ever half written.
+def _header_bytes(data: bytes) -> int:
+    """Return how long the header is that a file beginning with `data` announces; 0 if it is no safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    return length if len(data) > 8 and 2 <= length <= _MAX_HEADER_BYTES and data[8:9] == b"{" else 0
 
-    Raises:
-        CheckpointError: the folder cannot be written to or the disk is full; what was there stays.
-    """
-    temporary = None
+
+def _read_header(path: Path) -> bytes:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # a temporary file is private; what it becomes should be an ordinary file
-        temporary.replace(path)
+        with path.open("rb") as file:
+            head = file.read(9)
+            return head + file.read(max(0, _header_bytes(head) - 1))
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror or error}): free some space or choose another folder"
-        ) from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _read(path: Path) -> bytes:
@@ -315,11 +322,20 @@ def _check_tensors(card: Card, tensors: Tensors, path: Path) -> None:
             raise CheckpointError(f"{path}: {name} is {found} where {card.arch.name} needs float32 {shape}")
 
 
-def _digest(tensors: Tensors) -> str:
-    """Return a sha256 over names, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
+def _check_sample(card: Card, sample: tuple[np.ndarray, np.ndarray], path: Path) -> None:
+    """Raise CheckpointError unless the stored sample is a picture of the card's size and its logits."""
+    fed = card.preprocess
+    expected = (("uint8", (fed.height, fed.width, fed.channels)), ("float32", (len(card.labels),)))
+    for array, (dtype, shape) in zip(sample, expected, strict=True):
+        if array.dtype != dtype or array.shape != shape:
+            raise CheckpointError(f"{path}: its sample is {array.dtype} {array.shape} and not {dtype} {shape}")
+
+
+def _digest(card: Mapping[str, Any], tensors: Tensors) -> str:
+    """Return a sha256 over the card, and over names, shapes and bytes of the tensors in the order of their names."""
+    digest = hashlib.sha256(json.dumps(json.loads(json.dumps(card)), sort_keys=True).encode())
     for name in sorted(tensors):
         array = tensors[name]
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -16,10 +16,12 @@ def write_atomically(path: Path, data: bytes | str) -> Path:
         The path written.
 
     Raises:
-        InputError: the folder cannot be written to or the disk is full; what was there stays.
+        InputError: the folder cannot be written to, the disk is full, or `path` is no file; what was there stays.
     """
     temporary = None
     try:
+        if path.exists() and not path.is_file():  # renaming onto /dev/full would replace the device
+            raise InputError(f"{path}: a folder or a device: choose the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
+from mobilenets.checkpoint import is_checkpoint
 from mobilenets.errors import ConvertError, InputError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def _format_of(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         return _in_zip(path)
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 100_000_000:
-        _refuse_checkpoint(path)
+        if is_checkpoint(path):
+            raise InputError(f"{path}: a mobilenets checkpoint already: use it as it is")
         return "torch"
     if head.startswith(b"\x80") and len(head) > 1 and head[1] <= 5:  # a pickle, protocol 2 to 5
         return "torch"
@@ -81,18 +83,6 @@ def _in_zip(path: Path) -> str:
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
     raise ConvertError(f"{path}: a zip archive of no known kind: unpack it and convert the model file in it")
-
-
-def _refuse_checkpoint(path: Path) -> None:
-    """Raise InputError for what this package has written itself."""
-    from mobilenets.checkpoint import read_card
-    from mobilenets.errors import CheckpointError
-
-    try:
-        read_card(path)
-    except CheckpointError:
-        return
-    raise InputError(f"{path}: a mobilenets checkpoint already: use it as it is")
 
 
 def _guess(head: bytes) -> str:
