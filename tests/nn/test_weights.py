@@ -91,6 +91,10 @@ def test_downloaded_converted_and_kept(server: FileServer, entry: Published, tmp
     assert made.card.parent == server.sha256
     assert made.card.metrics == (Metric("top1", 0.125, IMAGENET, 50_000), Metric("top5", 0.4, IMAGENET, 50_000))
     assert made.card.notes == ("licence: CC0-1.0",)
+    assert made.sample is not None
+    picture, output = made.sample
+    assert picture.dtype == np.uint8
+    assert (picture.shape, output.shape) == ((96, 96, 3), (7,))
     kept = tmp_path / "cache" / "mobilenet_v2_010.test.safetensors"
     assert made.sha256 == hashlib.sha256(kept.read_bytes()).hexdigest()
     assert (tmp_path / "cache" / "downloads" / "mobilenet_v2_010.test.pth").read_bytes() == server.body
@@ -192,10 +196,13 @@ def test_damaged_checkpoints_are_made_again(
 
 
 def test_a_corrected_table_makes_the_checkpoint_again(server: FileServer, entry: Published) -> None:
-    checkpoint_for(entry.name, table=table(entry))
     corrected = dataclasses.replace(entry, bn_eps=1e-5, preprocess=Preprocess(96, 96, resize=96))
+    old = checkpoint_for(entry.name, table=table(entry))
     made = checkpoint_for(entry.name, table=table(corrected))
     assert (made.card.arch.bn_eps, made.card.preprocess.resize) == (1e-5, 96)
+    assert old.sample is not None
+    assert made.sample is not None
+    assert not np.array_equal(old.sample[1], made.sample[1])  # the sample belongs to the eps
     assert len(server.requests) == 1
 
 

@@ -243,8 +243,9 @@ _LITE0_IN_PACKAGE = Published(
 """EfficientNet-Lite0 for machines without a network: TensorFlow's weights, ported (package 0.1.0).
 
 The file says neither padding, eps nor input range. TensorFlow's own code for these weights does (tensorflow/tpu,
-models/official/efficientnet, whose README has the 75.1 %): "same", 1e-3, mean 127 and deviation 128 of 255, a central crop
-of 0.875, bicubic. Measured on 500 photographs, 299x299 and chosen to be easy, so that only differences mean something:
+models/official/efficientnet, whose README has the 75.1 %): "same", 1e-3, mean 127 and deviation 128 of 255, a central
+crop of 0.875, bicubic. Measured on 500 photographs, 299x299 and chosen to be easy, so that only differences mean
+something:
 
     as above                                    88.0 top-1, 98.2 top-5, cross-entropy 0.636
     mean and deviation 0.5                      88.0        98.2                      0.636

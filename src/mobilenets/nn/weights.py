@@ -243,12 +243,15 @@ def convert(entry: Published, path: Path) -> Checkpoint:
     from mobilenets.nn.convert.identify import identify
     from mobilenets.nn.convert.labels import classes_of
     from mobilenets.nn.convert.layers import Source
+    from mobilenets.nn.convert.proof import sample
     from mobilenets.nn.convert.torch_files import load_state, read_layers
+    from mobilenets.nn.network import from_checkpoint
 
     source = Source(kind=f"{entry.publisher} state dict", layers=read_layers(load_state(path), str(path)))
     layout = identify(source, name=str(path), architecture=entry.arch, width=entry.width)
     made = assemble(source, layout, classes_of(source.classes, None), origin=entry.origin)
-    return Checkpoint(_card(made.card, entry, parent=digest(path)), made.tensors)
+    made = replace(made, card=_card(made.card, entry, parent=digest(path)))
+    return replace(made, sample=sample(from_checkpoint(made), entry.preprocess))
 
 
 def _card(card: Card, entry: Published, parent: str | None) -> Card:
