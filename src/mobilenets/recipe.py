@@ -106,8 +106,9 @@ class Recipe:
         values = dict(document)
         hints = get_type_hints(cls)
         for key, value in values.items():
-            kind = {int: int, float: (int, float), bool: bool, str: str}.get(hints[key])
-            if kind is not None and (not isinstance(value, kind) or isinstance(value, bool) != (hints[key] is bool)):
+            kind = hints[key]
+            fits = type(value) in (int, float) if kind is float else type(value) is kind
+            if kind in (int, float, bool, str) and not fits:
                 raise InputError(f"recipe: {key} cannot be {value!r}")
         if "augmentation" in values:
             if not isinstance(values["augmentation"], Mapping):

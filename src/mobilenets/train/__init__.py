@@ -41,7 +41,8 @@ def train(
 
     In OUT afterwards: best.safetensors (the checkpoint with the best validation top-1) and last.safetensors,
     report.html and curves.png to look at, history.json, a TensorBoard log, and state.pt, from which `--resume` goes on
-    to the same weights as if nothing had happened. Several processes: `torchrun --nproc-per-node 2 -m mobilenets train`.
+    to the same weights as if nothing had happened. In several processes:
+    `torchrun --nproc-per-node 2 -m mobilenets train DATA`.
 
     Raises a MobileNetsError, one line that names the file or flag and the remedy, for whatever a user can cause.
 

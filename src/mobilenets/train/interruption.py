@@ -30,6 +30,6 @@ class Interruption:
         if self._catch:
             signal.signal(signal.SIGINT, self._before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         self.asked = True
         signal.signal(number, self._before)

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +48,9 @@ class Batches(Protocol):
     def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs, targets) of an epoch, from batch `start` on."""
 
+    def close(self) -> None:
+        """End what serves them."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -62,7 +64,14 @@ class Job:
     val_batches: Batches
     to_input: Callable[[Tensor], Tensor]  # a batch of `train_batches` to what the network takes, on the device
     speed: Speed
-    save: Callable[[Training, bool], None]  # write the state; with True (an epoch is done), the checkpoints too
+    save: Save
+
+
+class Save(Protocol):
+    """Write the state, and where an epoch is done the checkpoints."""
+
+    def __call__(self, training: Training, *, epoch_done: bool) -> None:
+        """Raise InputError where the disk is full; what was there stays."""
 
 
 @dataclass
@@ -76,10 +85,16 @@ class Training:
     epoch: int = 0  # epochs completed
     step: int = 0  # steps completed of the epoch under way
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # of that epoch: loss, right, pictures
-    seconds: float = 0.0  # spent so far, in all sittings
+    epoch_seconds: float = 0.0  # spent on that epoch
+    started: float = field(default_factory=time.monotonic)  # less what earlier sittings took
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # the entry of the history whose weights are kept as the best
     done: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, in all sittings."""
+        return time.monotonic() - self.started
 
     @property
     def saved_network(self) -> Network:
@@ -101,6 +116,7 @@ class Training:
             "epoch": self.epoch,
             "step": self.step,
             "sums": list(self.sums),
+            "epoch_seconds": self.epoch_seconds,
             "seconds": self.seconds,
             "history": [dict(entry) for entry in self.history],
             "best": self.best,
@@ -114,8 +130,10 @@ class Training:
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
             self.average.updates = state["average_updates"]
-        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.sums, self.history = list(state["sums"]), list(state["history"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.sums, self.epoch_seconds = list(state["sums"]), state["epoch_seconds"]
+        self.started = time.monotonic() - state["seconds"]
+        self.history = list(state["history"])
         self.best, self.done = state["best"], state["done"]
 
 
@@ -129,17 +147,16 @@ def fit(job: Job, training: Training, progress: Progress) -> None:
     model = job.accelerator.prepare_model(training.trained)
     job.speed.switch_on(training.trained)
     while training.epoch < job.recipe.epochs and not training.done:
-        begun, before = time.monotonic(), training.seconds
         with Interruption(catch=job.accelerator.num_processes == 1) as interruption:
             train_epoch(job, training, model, progress, interruption)
-            training.seconds = before + time.monotonic() - begun
             if interruption.asked:
-                job.save(training, False)
+                job.save(training, epoch_done=False)
                 raise KeyboardInterrupt
-        judged = validate(job, training, progress)
-        training.seconds = before + time.monotonic() - begun
-        complete_epoch(job, training, judged)
-        job.save(training, True)
+        begun = time.monotonic()
+        progress.counting("validating", len(job.val_batches))
+        judged = judge_all(training.judged, job.val_batches, job.accelerator, job.to_input, progress.advance)
+        complete_epoch(job, training, judged, val_seconds=time.monotonic() - begun)
+        job.save(training, epoch_done=True)
         progress.epoch_ended(training.history[-1], job.recipe.epochs, best=training.best is training.history[-1])
 
 
@@ -147,6 +164,7 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
     """Go once through the training pictures, from step `training.step` on."""
     recipe, accelerator, epoch = job.recipe, job.accelerator, training.epoch
     steps, saved = len(job.train_batches), time.monotonic()
+    begun = saved - training.epoch_seconds
     parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
     sums = torch.tensor(training.sums, dtype=torch.float64, device=accelerator.device)
     model.train()
@@ -176,7 +194,7 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
         sums += torch.stack(
             [loss.detach().double() * len(targets), right.double(), torch.tensor(len(targets)).double()]
         )
-        training.step = step + 1
+        training.step, training.epoch_seconds = step + 1, time.monotonic() - begun
         if training.step % CHECK_STEPS == 0 or training.step == steps:
             training.sums = sums.tolist()
             _check_loss(training, recipe)
@@ -186,7 +204,7 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
             _check_loss(training, recipe)
             if interruption.asked:
                 return
-            job.save(training, False)
+            job.save(training, epoch_done=False)
 
 
 def shrunk(images: Tensor, scale: float) -> Tensor:
@@ -197,17 +215,10 @@ def shrunk(images: Tensor, scale: float) -> Tensor:
     return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
-def validate(job: Job, training: Training, progress: Progress) -> Judged:
-    """Judge the network on the validation pictures."""
-    progress.validating(len(job.val_batches))
-    return judge_all(training.judged, job.val_batches, job.accelerator, job.to_input, progress.validated)
-
-
-def complete_epoch(job: Job, training: Training, judged: Judged) -> None:
+def complete_epoch(job: Job, training: Training, judged: Judged, *, val_seconds: float) -> None:
     """Write the epoch into the history, see whether it is the best, and whether patience is at its end."""
     recipe, steps = job.recipe, len(job.train_batches)
     loss, right, pictures = training.sums
-    previous = training.history[-1]["seconds"] if training.history else 0.0
     entry: dict[str, Any] = {
         "epoch": training.epoch + 1,
         "train_loss": loss / max(1, pictures),
@@ -217,10 +228,13 @@ def complete_epoch(job: Job, training: Training, judged: Judged) -> None:
         "val_top5": float((judged.rank < 5).mean()) if len(judged) else None,
         "learning_rate": learning_rate_at(recipe, training.epoch * steps, steps),
         "seconds": training.seconds,
-        "images_per_second": pictures / max(1e-9, training.seconds - previous),
+        "train_seconds": training.epoch_seconds,
+        "val_seconds": val_seconds,
+        "images_per_second": pictures / max(1e-9, training.epoch_seconds),
     }
     training.history.append(entry)
-    training.epoch, training.step, training.sums = training.epoch + 1, 0, [0.0, 0.0, 0.0]
+    training.epoch, training.step = training.epoch + 1, 0
+    training.sums, training.epoch_seconds = [0.0, 0.0, 0.0], 0.0
     if training.best is None or _rank(entry) > _rank(training.best):
         training.best = entry
     waited = training.epoch - training.best["epoch"]

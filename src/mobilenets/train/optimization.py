@@ -79,6 +79,6 @@ class Average:
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         mine, theirs = self.network.state_dict(), network.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], share)  # noqa: SLF001
+        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], share)
         for name in mine.keys() - set(floats):
             mine[name].copy_(theirs[name])  # the counter of batches

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mobilenets import checkpoint as files
 from mobilenets.checkpoint import Card, Checkpoint, Metric
@@ -19,36 +21,66 @@ from mobilenets.files import write_atomically
 from mobilenets.image import fit, normalize
 from mobilenets.machine import describe_machine
 from mobilenets.metrics import Judged, most_wrong
-from mobilenets.nn.network import Network, from_checkpoint, to_tensors
+from mobilenets.nn.network import Network, load_tensors, to_tensors
 from mobilenets.report import WrongPicture, write_report
 from mobilenets.results import Report
+from mobilenets.train.decisions import Decisions
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 WRONG_PICTURES = 24
 
 
-def save_checkpoint(path: Path, network: Network, card: Card, sample: np.ndarray, metrics: Sequence[Metric]) -> None:
-    """Write a checkpoint with its metrics and a sample: a picture, uint8 (H, W, C), and what the network says of it."""
-    tensors = to_tensors(network)
-    bare = Checkpoint(replace(card, metrics=tuple(metrics)), tensors)
-    files.save(replace(bare, sample=(sample, sample_output(bare, sample))), path)
+class Writer:
+    """Writes the files of each epoch: checkpoints, history, TensorBoard's log."""
 
+    def __init__(self, out: Path, card: Card, data: Data) -> None:
+        self._out, self._card, self._data = out, card, data
+        pictures = data.val if len(data.val) else data.train
+        self._sample = fit(pictures.picture(0), card.preprocess)
+        with torch.random.fork_rng():  # building a network draws random numbers
+            self._prover = Network(card.plan).eval()
+        self._log: SummaryWriter | None = None
 
-@torch.no_grad()
-def sample_output(checkpoint: Checkpoint, sample: np.ndarray) -> np.ndarray:
-    """Return the logits, float32 (classes,), of one picture as a checkpoint's readers will compute them."""
-    state = torch.get_rng_state()  # building a network draws random numbers
-    network = from_checkpoint(checkpoint)
-    torch.set_rng_state(state)
-    logits = network(torch.from_numpy(normalize(sample[np.newaxis], checkpoint.card.preprocess)))
-    result: np.ndarray = logits[0].numpy()
-    return result
+    def write_epoch(self, network: Network, history: Sequence[Mapping[str, Any]], *, best: bool) -> None:
+        """Write last.safetensors, with `best` also best.safetensors, history.json, and TensorBoard's log."""
+        metrics = metrics_of(history[-1], self._data)
+        tensors = to_tensors(network)
+        card = replace(self._card, metrics=metrics)
+        checkpoint = Checkpoint(card, tensors, sample=(self._sample, self._output(tensors)))
+        files.save(checkpoint, self._out / LAST)
+        if best:
+            files.save(checkpoint, self._out / BEST)
+        write_atomically(self._out / "history.json", json.dumps(list(history), indent=1) + "\n")
+        self._log_epoch(history[-1])
 
+    def close(self) -> None:
+        """Close TensorBoard's log."""
+        if self._log is not None:
+            self._log.close()
 
-def sample_of(data: Data, card: Card) -> np.ndarray:
-    """Return the picture that checkpoints prove themselves with: the first one, as evaluation sees it."""
-    pictures = data.val if len(data.val) else data.train
-    return fit(pictures.picture(0), card.preprocess)
+    def _log_epoch(self, entry: Mapping[str, Any]) -> None:
+        """Append an epoch's numbers to TensorBoard's log; without tensorboard installed there is none."""
+        if self._log is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            self._log = SummaryWriter(str(self._out / "tensorboard"), purge_step=entry["epoch"])
+        for name, value in entry.items():
+            if name != "epoch" and value is not None:
+                self._log.add_scalar(name.replace("_", "/", 1), value, entry["epoch"])
+        self._log.flush()
+
+    @torch.no_grad()
+    def _output(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the logits, float32 (classes,), of the sample, as the checkpoint's readers will compute them."""
+        load_tensors(self._prover, tensors)
+        planes = normalize(self._sample[np.newaxis], self._card.preprocess)
+        logits: NDArray[np.float32] = self._prover(torch.from_numpy(planes))[0].numpy()
+        return logits
 
 
 def metrics_of(entry: Mapping[str, Any], data: Data) -> tuple[Metric, ...]:
@@ -57,11 +89,6 @@ def metrics_of(entry: Mapping[str, Any], data: Data) -> tuple[Metric, ...]:
     return tuple(
         Metric(name, entry[key], data.name, len(data.val)) for name, key in named if entry.get(key) is not None
     )
-
-
-def write_history(out: Path, history: Sequence[Mapping[str, Any]]) -> Path:
-    """Write one JSON object per epoch."""
-    return write_atomically(out / "history.json", json.dumps(list(history), indent=1) + "\n")
 
 
 def write_curves(out: Path, history: Sequence[Mapping[str, Any]]) -> Path:
@@ -74,11 +101,9 @@ def write_page(
     report: Report,
     judged: Judged,
     data: Data,
-    *,
     history: Sequence[Mapping[str, Any]],
-    recipe: Mapping[str, Any],
-    command: str,
-) -> Path:
+    decisions: Decisions,
+) -> list[Path]:
     """Write report.html: curves, confusion matrix, classes, the most confidently wrong pictures, recipe, command."""
     wrong = [
         WrongPicture(
@@ -90,12 +115,13 @@ def write_page(
         )
         for index in most_wrong(judged, WRONG_PICTURES)
     ]
-    return write_report(
+    page = write_report(
         out / "report.html",
         report,
         history=history,
         wrong=wrong,
-        recipe=recipe,
-        command=command,
-        machine=describe_machine(),
+        recipe=decisions.recipe.to_json(),
+        command=f"{decisions.request.command} --out {shlex.quote(str(out))}",
+        machine={**describe_machine(), "computed as": str(decisions.speed), "threads": decisions.threads},
     )
+    return [page]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from mobilenets.results import duration, percent
+from mobilenets.text import duration, percent
 
 LINE_SECONDS = 60
 """Without a terminal, a long epoch says how far it is this often."""
@@ -62,12 +62,12 @@ class Progress:
             self._said = now
             self.say(f"epoch {self._epoch + 1}/{self.epochs}  {self._step}/{self._steps} steps  {self._text(sums)}")
 
-    def validating(self, batches: int) -> None:
-        """Note that validation starts."""
-        self._show_bar("validating", batches, 0)
+    def counting(self, title: str, total: int) -> None:
+        """Note that `total` batches of something else than training begin."""
+        self._show_bar(title, total, 0)
 
-    def validated(self, images: int) -> None:  # noqa: ARG002 - the bar counts batches
-        """Note that a batch has been judged."""
+    def advance(self) -> None:
+        """Note that one of them is done."""
         if self._bars is not None and self._task is not None:
             self._bars.advance(self._task)
 

@@ -91,11 +91,10 @@ def merged(asked: Request, stored: Request, out: Path) -> Request:
             changes[field.name] = value
         elif value != before and (field.name == "data" or value != field.default):
             name = "DATA" if field.name == "data" else flag(field.name)
-            shown = "its default" if before is None else before
+            shown = "at its default" if before is None else before
+            remedy = f"give {before}" if field.name == "data" else f"leave {name} out"
             raise InputError(
-                f"{out}: the run there has {name} {shown}, not {value}: leave {name} out, or start anew with another --out"
-                if field.name != "data"
-                else f"{out}: the run there is of {before}, not {value}: name that, or start anew with another --out"
+                f"{out}: the run there has {name} {shown}, not {value}: {remedy}, or start anew with another --out"
             )
     return Request(**{**asdict(stored), **changes})
 

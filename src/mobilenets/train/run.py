@@ -2,85 +2,80 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
+import shlex
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from mobilenets import checkpoint as files
-from mobilenets.checkpoint import Card, Metric
-from mobilenets.data import Data, batches, open_data
-from mobilenets.data.loader import Batches, normalize_on_device
+from mobilenets.checkpoint import Card, Checkpoint
+from mobilenets.data import Batches, Data, batches, open_data
 from mobilenets.errors import InputError
-from mobilenets.image import Preprocess
-from mobilenets.metrics import Judged, measure
+from mobilenets.metrics import measure
+from mobilenets.nn.batch_norm import restore_batch_norm
 from mobilenets.nn.network import Network, from_checkpoint
 from mobilenets.recipe import Recipe
 from mobilenets.results import TrainResult
-from mobilenets.train import outputs, start
+from mobilenets.train import outputs, processes, start
+from mobilenets.train.decisions import Decisions, fingerprint, run_facts
 from mobilenets.train.evaluation import judge_all
-from mobilenets.train.loop import Job, Training, fit
+from mobilenets.train.frozen import FeatureBatches, kept_features
+from mobilenets.train.inputs import ToInput, input_batches
+from mobilenets.train.loop import Job, Save, Training, fit
 from mobilenets.train.optimization import Average, make_optimizer
 from mobilenets.train.progress import Progress
 from mobilenets.train.request import Request, merged
-from mobilenets.train.speed import Speed
+from mobilenets.train.speed import Speed, choose_speed
 from mobilenets.train.state import check_folder, read_state, write_state
+
+STATISTICS_PICTURES = 512
+"""How many pictures BatchNorm's statistics are measured on where a converted file had none."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What is decided before the first step, and stored with the state."""
+class Sitting:
+    """What one start of the program has: the processes, the data, the folder, and a voice."""
 
-    request: Request
-    card: Card
-    recipe: Recipe
-    speed: Speed
-    threads: int
-    data_sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {
-            "request": self.request.to_json(),
-            "card": self.card.to_json(),
-            "recipe": self.recipe.to_json(),
-            "speed": self.speed.to_json(),
-            "threads": self.threads,
-            "data_sha256": self.data_sha256,
-        }
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any], request: Request) -> Run:
-        """Read what :meth:`to_json` wrote, with a request that was merged into it."""
-        return cls(
-            request=request,
-            card=Card.from_json(stored["card"]),
-            recipe=Recipe.from_json(stored["recipe"]),
-            speed=Speed(**stored["speed"]),
-            threads=stored["threads"],
-            data_sha256=stored["data_sha256"],
-        )
+    accelerator: Accelerator
+    data: Data
+    out: Path
+    progress: Progress
+    begun: float  # time.monotonic()
 
 
 def run(request: Request, *, out: Path, resume: bool) -> TrainResult:
     """Train as asked; see :func:`mobilenets.train`."""
-    accelerator = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
-    if accelerator.is_main_process:
-        check_folder(out, resume=resume)
-    accelerator.wait_for_everyone()
-    state = read_state(out) if resume else None
-    if state is not None:
-        request = merged(request, Request.from_json(state["run"]["request"]), out)
-    progress = Progress(silent=not accelerator.is_main_process)
-    if resume and state is None:
-        progress.say(f"{out}: nothing was saved yet: from the beginning")
-    torch.set_num_threads(request.threads or (state["run"]["threads"] if state else torch.get_num_threads()))
+    begun = time.monotonic()
+    accelerator = processes.accelerator()
+    with processes.ending_together(accelerator, f"go on with: {resume_command(request, out)}"):
+        state = None
+        if accelerator.is_main_process:
+            check_folder(out, resume=resume)
+            state = read_state(out) if resume else None
+        state = processes.from_first(accelerator, state)
+        progress = Progress(silent=not accelerator.is_main_process)
+        if state is not None:
+            request = merged(request, Request.from_json(state["decisions"]["request"]), out)
+        elif resume:
+            progress.say(f"{out}: nothing was saved yet: from the beginning")
+        if request.threads is not None or state is not None:
+            torch.set_num_threads(request.threads or state["decisions"]["threads"])
+        sitting = Sitting(accelerator, _opened(request, progress), out, progress, begun)
+        return _train(sitting, request, state)
+
+
+def resume_command(request: Request, out: Path) -> str:
+    """Return the command line that goes on with a run."""
+    return f"{request.command} --out {shlex.quote(str(out))} --resume"
+
+
+def _opened(request: Request, progress: Progress) -> Data:
     data = open_data(
         request.data,
         root=None if request.root is None else Path(request.root),
@@ -92,209 +87,216 @@ def run(request: Request, *, out: Path, resume: bool) -> TrainResult:
         raise InputError(f"{request.data}: no pictures to train on: put some into its train part")
     for problem in data.problems:
         progress.say(f"{data.name}: {problem}")
-    run, network = _begun(request, data, progress) if state is None else _stored(state, request, data)
-    return _trained(run, network, data, state, accelerator, progress, out)
+    return data
 
 
-def _begun(request: Request, data: Data, progress: Progress) -> tuple[Run, Network]:
-    """Decide everything for a new run."""
-    source = start.choose_weights(request, data, progress.say)
-    card = start.make_card(request, data, source)
-    recipe = start.choose_recipe(request, data, card, pretrained=source is not None)
-    card = replace(card, recipe=recipe.to_json() | {"run": _run_facts(request, data)})
-    network = start.make_network(card, source, request.seed, progress.say)
-    speed = Speed(
-        bf16=request.bf16 == "on", channels_last=request.channels_last != "off", compile=request.compile == "on"
-    )
-    return Run(request, card, recipe, speed, torch.get_num_threads(), _fingerprint(data)), network
-
-
-def _stored(state: dict[str, Any], request: Request, data: Data) -> tuple[Run, Network]:
-    """Return the run of a state, and its network with the weights still to be restored."""
-    run = Run.from_json(state["run"], request)
-    if run.data_sha256 != _fingerprint(data):
-        raise InputError(
-            f"{request.data}: other pictures, labels or split than when the run began: restore them, or start anew"
-        )
-    return run, Network(run.card.plan)
-
-
-def _trained(
-    run: Run,
-    network: Network,
-    data: Data,
-    state: dict[str, Any] | None,
-    accelerator: Accelerator,
-    progress: Progress,
-    out: Path,
-) -> TrainResult:
-    recipe, card, seed = run.recipe, run.card, run.request.seed
-    progress.epochs = recipe.epochs
-    world_size, rank = accelerator.num_processes, accelerator.process_index
-    if recipe.batch_size < world_size:
-        raise InputError(f"--batch-size {recipe.batch_size}: fewer pictures than the {world_size} processes")
-    on_cpu = accelerator.device.type == "cpu"
-    train_batches = batches(
-        data.train,
-        preprocess=card.preprocess,
-        augmentation=recipe.augmentation,
-        batch_size=recipe.batch_size // world_size,
-        shuffle=True,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        normalized=on_cpu,
-        workers=run.request.workers,
-    )
-    val_batches = batches(
-        data.val,
-        preprocess=card.preprocess,
-        batch_size=max(64, recipe.batch_size // world_size),
-        rank=rank,
-        world_size=world_size,
-        normalized=on_cpu,
-        workers=run.request.workers,
-    )
-    network.to(accelerator.device, memory_format=torch.channels_last if run.speed.channels_last else None)
-    training = Training(
-        network,
-        network,
-        make_optimizer(network, recipe),
-        Average(network, recipe.ema) if recipe.ema else None,
-    )
-    if state is not None:
-        training.restore(state)
-        if training.done:
-            progress.say(f"{out}: that run is complete")
-        elif training.epoch or training.step:
-            progress.say(f"going on at epoch {training.epoch + 1}, step {training.step + 1}")
-    save = _saver(run, data, accelerator, out)
+def _train(sitting: Sitting, request: Request, state: dict[str, Any] | None) -> TrainResult:
+    accelerator, data, progress = sitting.accelerator, sitting.data, sitting.progress
     if state is None:
-        save(training, False)
-    job = Job(
-        recipe=recipe,
-        seed=seed,
-        classes=len(card.labels),
-        accelerator=accelerator,
-        train_batches=train_batches,
-        val_batches=val_batches,
-        to_input=_to_input(accelerator, card.preprocess, channels_last=run.speed.channels_last),
-        speed=run.speed,
-        save=save,
-    )
+        decisions, network = _begin(sitting, request)
+    else:
+        decisions = Decisions.from_json(state["decisions"], request, data)
+        network = Network(decisions.card.plan)  # its weights are restored below
+        if decisions.processes != accelerator.num_processes:
+            progress.say(
+                f"begun with {decisions.processes} processes, going on with {accelerator.num_processes}: "
+                "as good, but not the same weights to the last bit"
+            )
+    progress.epochs = decisions.recipe.epochs
+    network.to(accelerator.device, memory_format=decisions.speed.memory_format)  # type: ignore[call-overload]
+    trained = network.get_submodule(network.plan.ops[-1].name) if request.freeze else network
+    average = Average(network, decisions.recipe.ema) if decisions.recipe.ema and not request.freeze else None
+    training = Training(network, trained, make_optimizer(trained, decisions.recipe), average)
+    writer = outputs.Writer(sitting.out, decisions.card, sitting.data)
+    save = _saver(sitting, decisions, writer)
+    if state is None:
+        training.started = sitting.begun
+        save(training, epoch_done=False)
+    else:
+        training.restore(state)
+        progress.say(_where(training, sitting.out))
+    job = _job(sitting, decisions, network, save)
     try:
         fit(job, training, progress)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; go on with: {run.request.command} --out {out} --resume") from None
+        raise KeyboardInterrupt(f"interrupted; go on with: {resume_command(request, sitting.out)}") from None
     finally:
         progress.close()
-        train_batches.close()
-        val_batches.close()
-    return _finished(run, data, training, val_batches, accelerator, progress, out)
+        job.train_batches.close()
+        job.val_batches.close()
+        writer.close()
+    return _finished(sitting, decisions, training)
 
 
-def _saver(run: Run, data: Data, accelerator: Accelerator, out: Path) -> Callable[[Training, bool], None]:
-    """Return what writes state and checkpoints.
+def _begin(sitting: Sitting, request: Request) -> tuple[Decisions, Network]:
+    """Decide everything for a new run, and build its network."""
+    data, say, world_size = sitting.data, sitting.progress.say, sitting.accelerator.num_processes
+    source = start.choose_weights(request, data, say)
+    card = start.make_card(request, data, source)
+    recipe = start.choose_recipe(request, data, card, pretrained=source is not None)
+    if recipe.batch_size < world_size:
+        raise InputError(f"--batch-size {recipe.batch_size} for {world_size} processes: raise it, or start fewer")
+    network = start.make_network(card, source, request.seed, say)
+    if card.batch_norm == "folded" and not request.freeze:
+        card = replace(card, batch_norm="trained")
+        pictures = _restore_statistics(data, card, recipe, request.seed, network)
+        say(f"these weights have BatchNorm folded away: put back, with the statistics of {pictures} pictures")
+    card = replace(card, recipe=recipe.to_json() | {"run": run_facts(request, data)})
+    decisions = Decisions(
+        request=request,
+        card=card,
+        recipe=recipe,
+        speed=Speed() if request.freeze else _speed(sitting, request, network, recipe),
+        threads=torch.get_num_threads(),
+        processes=world_size,
+        data_sha256=fingerprint(data),
+    )
+    return decisions, network
 
-    The state comes last: whoever is killed in between goes on from the state before and writes the same files again.
+
+def _restore_statistics(data: Data, card: Card, recipe: Recipe, seed: int, network: Network) -> int:
+    """Give BatchNorm the statistics of pictures as training will show them; return how many were used."""
+    served = batches(
+        data.train, preprocess=card.preprocess, augmentation=recipe.augmentation, shuffle=True, seed=seed, workers=0
+    )
+    some = itertools.islice(served.epoch(0), -(-STATISTICS_PICTURES // 32))
+    return restore_batch_norm(network, (images for images, _ in some))
+
+
+def _speed(sitting: Sitting, request: Request, network: Network, recipe: Recipe) -> Speed:
+    """Return how to compute, as the first process finds it fastest."""
+    accelerator, images = sitting.accelerator, len(sitting.data.train)
+    speed = None
+    if accelerator.is_main_process:
+        of_process = recipe.batch_size // accelerator.num_processes
+        with torch.random.fork_rng():
+            batch = torch.randn(of_process, *network.plan.input_shape, device=accelerator.device)
+            speed = choose_speed(
+                request,
+                network.to(accelerator.device),
+                lambda module: make_optimizer(module, recipe),
+                batch,
+                network.plan.classes,
+                recipe.epochs * max(1, images // recipe.batch_size),
+                sitting.progress.say,
+            )
+    chosen: Speed = processes.from_first(accelerator, speed)
+    return chosen
+
+
+def _job(sitting: Sitting, decisions: Decisions, network: Network, save: Save) -> Job:
+    """Return what the loop goes through: pictures, or features where only the classifier is trained."""
+    accelerator, data, recipe, request = sitting.accelerator, sitting.data, decisions.recipe, decisions.request
+    of_process = recipe.batch_size // accelerator.num_processes
+    train_batches: Batches | FeatureBatches
+    val_batches: Batches | FeatureBatches
+    to_input: ToInput
+    if request.freeze:
+        train, val = kept_features(
+            network,
+            decisions.card,
+            data,
+            decisions.data_sha256,
+            mirrored=recipe.augmentation.flip,
+            out=sitting.out,
+            accelerator=accelerator,
+            progress=sitting.progress,
+            workers=request.workers,
+        )
+        ranked = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "seed": request.seed}
+        train_batches = FeatureBatches(train, batch_size=of_process, shuffle=True, **ranked)
+        val_batches = FeatureBatches(val, batch_size=1024, shuffle=False, **ranked)
+        to_input = partial(torch.Tensor.to, device=accelerator.device)
+    else:
+        preprocess, memory_format = decisions.card.preprocess, decisions.speed.memory_format
+        train_batches, to_input = input_batches(
+            data.train,
+            preprocess,
+            accelerator,
+            augmentation=recipe.augmentation,
+            batch_size=of_process,
+            shuffle=True,
+            seed=request.seed,
+            workers=request.workers,
+            memory_format=memory_format,
+        )
+        val_batches, _ = input_batches(
+            data.val, preprocess, accelerator, workers=request.workers, memory_format=memory_format
+        )
+    return Job(
+        recipe=recipe,
+        seed=request.seed,
+        classes=len(decisions.card.labels),
+        accelerator=accelerator,
+        train_batches=train_batches,
+        val_batches=val_batches,
+        to_input=to_input,
+        speed=decisions.speed,
+        save=save,
+    )
+
+
+def _saver(sitting: Sitting, decisions: Decisions, writer: outputs.Writer) -> Save:
+    """Return what writes state and checkpoints, in the first process.
+
+    The state comes last: whoever is killed in between goes on from the state before, and writes the same files again.
     """
-    sample = outputs.sample_of(data, run.card)
-    stored = run.to_json()
+    stored = decisions.to_json()
 
-    def save(training: Training, epoch_done: bool) -> None:
-        if not accelerator.is_main_process:
+    def save(training: Training, *, epoch_done: bool) -> None:
+        if not sitting.accelerator.is_main_process:
             return
         if epoch_done:
-            entry = training.history[-1]
-            metrics: tuple[Metric, ...] = outputs.metrics_of(entry, data)
-            outputs.save_checkpoint(out / outputs.LAST, training.saved_network, run.card, sample, metrics)
-            if training.best is entry:
-                outputs.save_checkpoint(out / outputs.BEST, training.saved_network, run.card, sample, metrics)
-            outputs.write_history(out, training.history)
-        write_state(out, {"run": stored, **training.state()})
+            writer.write_epoch(training.saved_network, training.history, best=training.best is training.history[-1])
+        write_state(sitting.out, {"decisions": stored, **training.state()})
 
     return save
 
 
-def _finished(
-    run: Run,
-    data: Data,
-    training: Training,
-    val_batches: Batches,
-    accelerator: Accelerator,
-    progress: Progress,
-    out: Path,
-) -> TrainResult:
-    """Judge the best checkpoint anew, from the disk, and write what is there to be looked at."""
-    accelerator.wait_for_everyone()
+def _where(training: Training, out: Path) -> str:
+    if training.done:
+        return f"{out}: that run is complete"
+    return f"{out}: going on with epoch {training.epoch + 1}, step {training.step + 1}"
+
+
+def _finished(sitting: Sitting, decisions: Decisions, training: Training) -> TrainResult:
+    """Judge the best checkpoint anew, read from the disk, and write what is there to be looked at."""
+    accelerator, data, out, card = sitting.accelerator, sitting.data, sitting.out, decisions.card
     path = out / outputs.BEST
-    begun = time.monotonic()
     metrics: dict[str, float] = {}
     written: list[Path] = []
+    title = f"{card.arch.name} {card.width:g} at {card.resolution[0]}x{card.resolution[1]}"
     if len(data.val):
-        network = from_checkpoint(files.load(path)).to(accelerator.device)
-        to_input = _to_input(accelerator, run.card.preprocess, channels_last=False)
-        judged: Judged = judge_all(network, val_batches, accelerator, to_input)
-        model = f"{run.card.arch.name} {run.card.width:g}"
-        report = measure(judged, run.card.labels, model=model, data=data.name, problems=data.problems)
+        best: Checkpoint = processes.from_first(accelerator, files.load(path) if accelerator.is_main_process else None)
+        val_batches, to_input = input_batches(data.val, card.preprocess, accelerator, workers=decisions.request.workers)
+        with val_batches:
+            judged = judge_all(from_checkpoint(best).to(accelerator.device), val_batches, accelerator, to_input)
+        report = measure(judged, card.labels, model=title, data=data.name, problems=data.problems)
+        report = replace(report, seconds=training.seconds)
         metrics = {"top1": report.top1, "top5": report.top5, "loss": report.loss or 0.0}
-    seconds = training.seconds + time.monotonic() - begun
+        if accelerator.is_main_process:
+            written = outputs.write_page(out, report, judged, data, training.history, decisions)
     if accelerator.is_main_process:
         written.append(outputs.write_curves(out, training.history))
-        if len(data.val):
-            page = outputs.write_page(
-                out,
-                replace(report, seconds=seconds),
-                judged,
-                data,
-                history=training.history,
-                recipe=run.recipe.to_json(),
-                command=f"{run.request.command} --out {out}",
-            )
-            written.insert(0, page)
+    accelerator.wait_for_everyone()
     return TrainResult(
         checkpoint=path,
         metrics=metrics,
-        seconds=seconds,
-        model=f"{run.card.arch.name} {run.card.width:g} at {'x'.join(map(str, run.card.resolution))}",
+        seconds=training.seconds,
+        model=title,
         data=data.name,
         epochs=training.epoch,
         images=len(data.val),
         files=tuple(written),
         problems=data.problems,
+        notes=_notes(training, decisions),
     )
 
 
-def _to_input(accelerator: Accelerator, preprocess: Preprocess, *, channels_last: bool) -> Callable[[Tensor], Tensor]:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-
-    def to_input(images: Tensor) -> Tensor:
-        images = images.to(accelerator.device, non_blocking=True)
-        if images.dtype == torch.uint8:
-            images = normalize_on_device(images, preprocess)
-        return images.contiguous(memory_format=memory_format)
-
-    return to_input
-
-
-def _run_facts(request: Request, data: Data) -> dict[str, Any]:
-    """Return what the card keeps beside the recipe."""
-    return {
-        "command": request.command,
-        "data": data.name,
-        "images": len(data.train),
-        "seed": request.seed,
-        "val_fraction": None if data.own_val else request.val_fraction,
-        "freeze": request.freeze,
-    }
-
-
-def _fingerprint(data: Data) -> str:
-    """Return a digest of labels, split, names and targets: what must not change between sittings."""
-    digest = hashlib.sha256(repr(data.labels).encode())
-    for pictures in (data.train, data.val):
-        digest.update(pictures.targets.tobytes())
-        for index in range(len(pictures)):
-            digest.update(pictures.name(index).encode("utf-8", "surrogateescape") + b"\0")
-        digest.update(b"\1")
-    return digest.hexdigest()
+def _notes(training: Training, decisions: Decisions) -> tuple[str, ...]:
+    notes = []
+    if training.epoch < decisions.recipe.epochs:
+        notes.append(f"stopped early: no better top-1 in {decisions.recipe.patience} epochs")
+    if training.best is not None and training.best["val_top1"] is None:
+        notes.append("there are no validation pictures, so nothing was measured: the last weights are saved")
+    return tuple(notes)

@@ -1,8 +1,8 @@
 """What makes a step faster on this machine, measured on this machine.
 
-The literature's advice contradicts itself from one processor to the next: bfloat16 is twice as fast on one and slower on
-another, and channels innermost may cost or gain a third. So a training that is long enough times a few steps each way,
-keeps the fastest, says so, and stores the choice with the run, so that a resumed run computes the same.
+The usual advice does not hold everywhere: bfloat16 is twice as fast on one processor and slower on the next, channels
+innermost may cost or gain a third. So a training that is long enough times a few steps each way, keeps the fastest,
+says so, and stores the choice with the run, so that a resumed run computes the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobilenets.results import duration
+from mobilenets.text import duration
 from mobilenets.train.request import Request
 
 WORTH_SECONDS = 120
@@ -89,7 +89,8 @@ def choose_speed(
         return asked
     with _random_state_kept():
         first = _Candidate(choices[0], network, make_optimizer, batch, classes)
-        expected = first.time_step() and first.time_step() * steps
+        first.time_step()  # the first step sets up memory and kernels
+        expected = first.time_step() * steps
         if expected < WORTH_SECONDS:
             return choices[0]
         candidates = [first, *(_Candidate(choice, network, make_optimizer, batch, classes) for choice in choices[1:])]
@@ -114,7 +115,7 @@ class _Candidate:
         classes: int,
     ) -> None:
         self.speed = speed
-        self.network = copy.deepcopy(network).to(memory_format=speed.memory_format).train()  # type: ignore[call-overload]
+        self.network = copy.deepcopy(network).to(memory_format=speed.memory_format).train()
         speed.switch_on(self.network)
         self.optimizer = make_optimizer(self.network)
         self.batch = batch.contiguous(memory_format=speed.memory_format)
@@ -130,7 +131,7 @@ class _Candidate:
         begun = time.perf_counter()
         with torch.autocast(self.batch.device.type, torch.bfloat16, enabled=self.speed.bf16):
             logits = self.network(self.batch)
-        functional.cross_entropy(logits.float(), self.targets).backward()
+        torch.autograd.backward(functional.cross_entropy(logits.float(), self.targets))
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.batch.is_cuda:

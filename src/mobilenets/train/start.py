@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from mobilenets import checkpoint as files
-from mobilenets.arch import ARCHITECTURES, Arch, arch_named, plan
+from mobilenets.arch import ARCHITECTURES, arch_named
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.data import Data
-from mobilenets.errors import CheckpointError, InputError
+from mobilenets.errors import CheckpointError, InputError, MissingExtraError, WeightsError
 from mobilenets.image import Preprocess
 from mobilenets.nn.network import Network, adopt, build
+from mobilenets.nn.weights import checkpoint_for
 from mobilenets.recipe import PHOTO_SIDE, RECIPES, Recipe, fitted, recipe_named, with_batch_size
 from mobilenets.train.request import Request
 
@@ -27,26 +28,58 @@ Say = Callable[[str], None]
 def choose_weights(request: Request, data: Data, say: Say) -> Checkpoint | None:
     """Return the checkpoint to start from, None for random weights.
 
+    What was not asked for is the model's own file, or for photographs in colour the best published weights: on this
+    machine, else downloaded. Where these cannot be had, one line says so.
+
     Raises:
-        InputError: `--weights` or `--model` names nothing there is.
-        CheckpointError: the file is damaged.
+        InputError: `--freeze` without weights.
+        CheckpointError, WeightsError, MissingExtraError: what was asked for cannot be had.
     """
-    model_is_file = is_file(request.model)
+    source = _weights_asked_for(request)
+    if source is None and request.weights is None:
+        source = _published_weights(request, data, say)
+    if source is None and request.freeze:
+        raise InputError("--freeze keeps the features as they are, and there are no weights: name some with --weights")
+    return source
+
+
+def _weights_asked_for(request: Request) -> Checkpoint | None:
     if request.weights == "none":
         return None
-    if request.weights is not None and is_file(request.weights):
-        return files.load(request.weights)
-    if request.weights is not None:
-        raise InputError(f"--weights {request.weights}: no such file: give a checkpoint, or none")
-    if model_is_file:
-        return files.load(request.model)
-    say(f"no weights for {request.model} at hand: from random weights")
-    return None
+    named = request.weights or (None if _is_architecture(request.model) else request.model)
+    if named is None:
+        return None
+    return files.load(named) if is_file(named) else checkpoint_for(named)
+
+
+def _published_weights(request: Request, data: Data, say: Say) -> Checkpoint | None:
+    """Return the best published weights for photographs in colour."""
+    wanted = "" if request.width is None else f" of width {request.width:g}"
+    if min(_pair(request.resolution) or _sides(data)) < PHOTO_SIDE or data.train.channels != 3:
+        say(f"{request.model}{wanted}: from random weights, as published ones are of photographs in colour")
+        return None
+    try:
+        source = checkpoint_for(request.model, width=request.width)
+    except (WeightsError, MissingExtraError) as error:
+        say(f"{request.model}{wanted}: FROM RANDOM WEIGHTS, which takes many more pictures and epochs: {error}")
+        return None
+    say(f"{request.model}{wanted}: from the weights of {source.card.origin}")
+    return source
+
+
+def _sides(data: Data) -> tuple[int, int]:
+    sides = data.train.sides
+    assert sides is not None  # there are pictures to train on
+    return sides
+
+
+def _is_architecture(model: str) -> bool:
+    return model.partition(":")[0] in ARCHITECTURES
 
 
 def is_file(text: str) -> bool:
     """Say whether a MODEL or a weights argument means a checkpoint file rather than a name."""
-    return text.partition(":")[0] not in ARCHITECTURES and (Path(text).suffix == ".safetensors" or Path(text).is_file())
+    return not _is_architecture(text) and (Path(text).suffix == ".safetensors" or Path(text).is_file())
 
 
 def choose_recipe(request: Request, data: Data, card: Card, *, pretrained: bool) -> Recipe:
@@ -60,7 +93,7 @@ def choose_recipe(request: Request, data: Data, card: Card, *, pretrained: bool)
     else:
         recipe = _recipe_from_file(name)
     if request.batch_size is not None:
-        if not 1 <= request.batch_size:
+        if request.batch_size < 1:
             raise InputError(f"--batch-size must be 1 or more, not {request.batch_size}")
         recipe = with_batch_size(recipe, request.batch_size)
     if recipe.batch_size > len(data.train):
@@ -90,32 +123,30 @@ def make_card(request: Request, data: Data, source: Checkpoint | None) -> Card:
 
     What was not asked for is as the weights have it. From random weights, a network takes the pictures in their own
     size where that is below its table's, and mean and deviation are 0.5.
+
+    Raises:
+        InputError: `--model` or `--width` contradict the weights.
+        CheckpointError: the weights are not float32.
     """
     if source is not None:
         return _card_from(source, request, data)
     if is_file(request.model):  # --weights none: the same network as that file's, not its weights
-        arch, width, resolution = _network_of(files.read_card(request.model))
+        of_file = files.read_card(request.model)
+        arch, width, of_source = of_file.arch, of_file.width, of_file.resolution
     else:
-        arch, width, resolution = arch_named(request.model), 1.0, None
-    sides = data.train.sides or data.everything.sides
-    assert sides is not None  # open_data refuses data without pictures
-    if request.resolution is not None:
-        resolution = _pair(request.resolution)
-    elif resolution is None:
+        arch, width, of_source = arch_named(request.model), 1.0, None
+    resolution = _pair(request.resolution) or of_source
+    sides = _sides(data)
+    if resolution is None:
         resolution = sides if max(sides) <= arch.resolution else (arch.resolution, arch.resolution)
     channels = data.train.channels
+    middle = (0.5,) * channels
     return Card(
         arch=arch,
         width=width if request.width is None else request.width,
         resolution=resolution,
         labels=data.labels,
-        preprocess=Preprocess(
-            *resolution,
-            channels,
-            resize=_resize(resolution, sides),
-            mean=(0.5,) * channels,
-            std=(0.5,) * channels,
-        ),
+        preprocess=Preprocess(*resolution, channels, resize=_resize(resolution, sides), mean=middle, std=middle),
         in_channels=channels,
     )
 
@@ -125,7 +156,7 @@ def _card_from(source: Checkpoint, request: Request, data: Data) -> Card:
     if card.precision != "float32":
         raise CheckpointError(f"the weights are {card.precision}: train from the float32 checkpoint they were made of")
     arch = card.arch
-    if not is_file(request.model):
+    if _is_architecture(request.model):
         asked = arch_named(request.model)
         if asked.rows != card.arch.rows:
             raise InputError(
@@ -136,15 +167,12 @@ def _card_from(source: Checkpoint, request: Request, data: Data) -> Card:
             arch = asked
     if request.width is not None and request.width != card.width:
         raise InputError(
-            f"--width {request.width}: the weights have width {card.width}: leave it out, or --weights none"
+            f"--width {request.width:g}: the weights have width {card.width:g}: leave it out, or --weights none"
         )
-    channels = data.train.channels
-    preprocess = _with_channels(card.preprocess, channels)
-    resolution = card.resolution
-    if request.resolution is not None and _pair(request.resolution) != card.resolution:
-        resolution = _pair(request.resolution)
-        before = card.preprocess
-        resize = None if before.resize is None else round(before.resize * min(resolution) / min(card.resolution))
+    preprocess = _with_channels(card.preprocess, data.train.channels)
+    resolution = _pair(request.resolution) or card.resolution
+    if resolution != card.resolution:
+        resize = preprocess.resize and round(preprocess.resize * min(resolution) / min(card.resolution))
         preprocess = replace(preprocess, height=resolution[0], width=resolution[1], resize=resize)
     return Card(
         arch=arch,
@@ -152,39 +180,32 @@ def _card_from(source: Checkpoint, request: Request, data: Data) -> Card:
         resolution=resolution,
         labels=data.labels,
         preprocess=preprocess,
-        in_channels=channels,
+        in_channels=data.train.channels,
+        batch_norm=card.batch_norm,
         origin=card.origin,
         parent=source.sha256,
-        batch_norm=card.batch_norm,
     )
 
 
 def make_network(card: Card, source: Checkpoint | None, seed: int, say: Say) -> Network:
-    """Build the card's network: from the source's weights, the rest drawn from the seed."""
+    """Build the card's network: from the source's weights, and what these do not have drawn from the seed.
+
+    The classifier is kept where it is of the same classes.
+    """
     torch.manual_seed(seed)
-    network = build(
-        plan(
-            card.arch,
-            width=card.width,
-            resolution=card.resolution,
-            classes=len(card.labels),
-            in_channels=card.in_channels,
-        )
-    )
+    network = build(card.plan)
     if source is not None:
-        for note in adopt(network, source):
+        classifier = network.plan.ops[-1].name
+        tensors = source.tensors
+        if source.card.labels != card.labels:
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(f"{classifier}.")}
+        for note in adopt(network, replace(source, tensors=tensors)):
             say(note)
-        if source.card.labels == card.labels:
-            say("the classes are the weights' own: the classifier is kept")
     return network
 
 
-def _network_of(card: Card) -> tuple[Arch, float, tuple[int, int] | None]:
-    return card.arch, card.width, card.resolution
-
-
-def _pair(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    return resolution if isinstance(resolution, tuple) else (resolution, resolution)
+def _pair(resolution: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
 def _resize(resolution: tuple[int, int], sides: tuple[int, int]) -> int | None:
@@ -199,11 +220,10 @@ def _with_channels(preprocess: Preprocess, channels: int) -> Preprocess:
     """Return the preprocessing for another number of channels, as `fold_stem` treats them."""
     if channels == preprocess.channels:
         return preprocess
-    if channels == 1:
-        mean, std = (statistics.fmean(preprocess.mean),), (statistics.fmean(preprocess.std),)
-    else:
-        mean, std = (
-            tuple(values[index % preprocess.channels] for index in range(channels))
-            for values in (preprocess.mean, preprocess.std)
-        )
-    return replace(preprocess, channels=channels, mean=mean, std=std)
+
+    def fitting(values: tuple[float, ...]) -> tuple[float, ...]:
+        if channels == 1:
+            return (statistics.fmean(values),)
+        return tuple(values[index % len(values)] for index in range(channels))
+
+    return replace(preprocess, channels=channels, mean=fitting(preprocess.mean), std=fitting(preprocess.std))
