@@ -44,13 +44,13 @@ def write(name: str, figures: Sequence[Figure], details: object = None) -> Path:
     """Write benchmarks/results/NAME.json; return its path.
 
     Args:
-        name: the script's name.
+        name: the script's, with what it was asked for where it measures one of several things.
         figures: what the README's table shows.
         details: whatever else was measured (curves, single runs), as JSON can hold it.
     """
     document = {
         "name": name,
-        "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "environment": environment(),
         "figures": [asdict(figure) for figure in figures],
         "details": details,
