@@ -366,6 +366,37 @@ sys.exit(code)
     return set(done.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["train", "digits"], "torch", "train"),
+        (["train", "digits"], "torchvision", "train"),
+        (["train", "digits"], "accelerate", "train"),
+        (["train", "digits"], "matplotlib", "train"),
+        (["evaluate", "efficientnet_lite0", "digits"], "torch", "train"),
+        (["predict", "efficientnet_lite0", "photo.jpg"], "torch", "train"),
+        (["convert", "network.h5", "--out", "network.safetensors"], "h5py", "convert"),
+        (["convert", "network.onnx", "--out", "network.safetensors"], "onnx", "convert"),
+    ],
+)
+def test_missing_extra_is_one_line(arguments: list[str], package: str, extra: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "network.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "network.onnx").write_bytes(b"\x08\x07")
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from mobilenets.cli import main
+sys.exit(main({arguments!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=tmp_path, text=True)
+    assert (
+        done.stderr == f"mobilenets: {package} is needed here and is not installed: pip install 'mobilenets[{extra}]'\n"
+    )
+    assert done.stdout == ""
+    assert done.returncode == 1
+
+
 def test_module_runs_like_the_script() -> None:
     done = subprocess.run([sys.executable, "-m", "mobilenets", "--version"], capture_output=True, check=True, text=True)
     assert done.stdout == f"{mobilenets.__version__}\n"

@@ -36,10 +36,6 @@ VERBS: tuple[str, ...] = ("show", "train", "evaluate", "predict", "convert")
 """The commands, in the order of the road from pictures to predictions."""
 
 
-_EXAMPLE = re.compile(r"^ *>>>.*?(\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
-"""Python in a docstring, up to the next empty line: of no use at a shell's prompt."""
-
-
 class Result(Protocol):
     """What a verb returns: `str()` of it is for people, `to_json()` for programs."""
 
@@ -123,7 +119,7 @@ def _command(verb: Verb) -> Callable[..., None]:
         elif {int, tuple[int, int]} <= {*get_args(hint)}:
             hint = Annotated[hint, side]
         parameters.append(parameter.replace(kind=kind, annotation=hint))
-    as_json = Annotated[bool, switch, Parameter(help="print one JSON document instead of text.")]
+    as_json = Annotated[bool, switch, Parameter(help="Print one JSON document instead of text.")]
     parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json))
 
     def command(*args: Any, json: bool = False, **keywords: Any) -> None:
@@ -132,10 +128,18 @@ def _command(verb: Verb) -> Callable[..., None]:
         if result is not None and os.environ.get("RANK", "0") == "0":
             _print(_json(result) if json else str(result))
 
-    command.__doc__ = _EXAMPLE.sub("", verb.__doc__ or "")
+    command.__doc__ = _help(inspect.cleandoc(verb.__doc__ or ""))
     command.__signature__ = inspect.signature(verb).replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _help(docstring: str) -> str:
+    """Leave out examples in Python and the line breaks within paragraphs: the terminal has its own width."""
+    docstring = re.sub(r"^ *>>>.*?(\n\s*\n|\Z)", "", docstring, flags=re.DOTALL | re.MULTILINE)
+    # A line is continued by the next unless that is empty, a list's item, a section's heading or a parameter's name,
+    # or is itself a heading.
+    return re.sub(r"(?<!\n)(?<!Args:)\n(?=[^\n])(?! *(?:- |\w+:(?: |\n))) *", " ", docstring)
 
 
 def _side(_kind: object, tokens: Sequence[Token]) -> int | tuple[int, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from mobilenets.errors import MissingExtraError
 from mobilenets.results import TrainResult
 
 Switch = Literal["auto", "on", "off"]
@@ -74,7 +76,14 @@ def train(
         compile: torch.compile; auto measures where the training is long enough to pay for it.
     """
     from mobilenets.train.request import Request
-    from mobilenets.train.run import run
+
+    try:
+        import_module("matplotlib")  # draws the curves after the last epoch, a bad time to find it missing
+        from mobilenets.train.run import run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("mobilenets"):
+            raise
+        raise MissingExtraError(error.name.partition(".")[0], "train") from None
 
     return run(
         Request(
