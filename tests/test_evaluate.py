@@ -81,13 +81,19 @@ def test_a_model_is_not_judged_on_what_it_was_trained_on(
 ) -> None:
     card = replace(colour_checkpoint.card, metrics=(Metric("top1", 1.0, "colours", 3),))
     trained = str(save(replace(colour_checkpoint, card=card), tmp_path / "trained.safetensors"))
-    report = evaluate(trained, str(data), val_fraction=0.4, seed=3)
-    assert report.images == 4  # of 4, 3 and 3: 2, 1 and 1
-    assert report.part == "40% held back with seed 3"
-    assert evaluate(trained, str(data), split="all").images == 10
+    report = evaluate(trained, str(data))
+    assert report.images == 3  # of 4, 3 and 3 a fifth, at least one
+    assert report.part == "20% held back with seed 0"
+    assert report.problems == ()
+    whole = evaluate(trained, str(data), split="all")
+    assert whole.images == 10
+    assert "leave out --split all" in str(whole)
+    other_fraction = evaluate(trained, str(data), val_fraction=0.4, seed=3)
+    assert (other_fraction.images, other_fraction.part) == (4, "40% held back with seed 3")
+    assert "training held back 3 pictures of this data and here it is 4" in str(other_fraction)
     other = data.rename(tmp_path / "other colours")
     assert evaluate(trained, str(other)).images == 10
-    assert evaluate(trained, str(other), split="val").images == 3  # a fifth of each class, at least one
+    assert evaluate(trained, str(other), split="val").images == 3
 
 
 def test_limits_are_spread_over_the_classes_and_repeatable(model: str, data: Path) -> None:
@@ -189,7 +195,7 @@ def test_a_page_and_a_matrix_are_written(model: str, data: Path, tmp_path: Path)
     page = report.files[0].read_text(encoding="utf-8")
     assert "90.00 %" in page
     assert re.search(r"Most confidently wrong.*red/3\.png", page, re.DOTALL)
-    assert f"mobilenets evaluate {model}" in page
+    assert f"mobilenets evaluate {model} {data} --split auto --val-fraction 0.2 --seed 0" in page
     with Image.open(report.files[1]) as matrix:
         assert matrix.format == "PNG"
     assert str(report.files[0]) in str(report)

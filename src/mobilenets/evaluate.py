@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from mobilenets.runtime import Predictor
 
 Split = Literal["auto", "val", "all"]
-
-WRONG_PICTURES = 24
-"""How many of the most confidently wrong pictures the page shows."""
 
 
 def evaluate(
@@ -46,8 +43,8 @@ def evaluate(
     """Measure a classifier: top-1, top-5, per-class precision and recall, confusion matrix.
 
     Data with a validation part of its own is judged on that. Other data is judged whole, unless the model was trained
-    on data of that name: then only on what training held back, which takes the seed and the fraction it was
-    trained with.
+    on data of that name: then only on what training held back, for which seed and fraction must be those it was
+    trained with. Accuracies are fractions from 0 to 1 in Python and JSON.
 
     Args:
         model: A checkpoint, or the name of published weights such as efficientnet_lite0.
@@ -64,45 +61,30 @@ def evaluate(
         strict: Stop at the first picture that cannot be used, instead of leaving it out.
         out: A folder to write report.html and confusion.png to.
 
-    Returns:
-        The report; accuracies are fractions from 0 to 1.
-
     Raises:
-        InputError: unusable data, classes that the model does not know, or a flag out of range.
-        CheckpointError: the checkpoint is missing or damaged.
-        WeightsError: no weights are published under that name, or they cannot be had.
+        MobileNetsError: one line that names the file or the flag, and the remedy.
     """
     from mobilenets import runtime as runtimes
     from mobilenets.data import open_data
     from mobilenets.metrics import measure
 
-    for flag, value in (("--limit", limit), ("--batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"{flag} must be 1 or more, not {value}")
-    chosen = runtimes.choose(runtime)
-    with closing(runtimes.load(model, chosen, threads)) as predictor:
+    _check_counts({"--limit": limit, "--batch-size": batch_size})
+    runtime = runtimes.choose(runtime)
+    with closing(runtimes.load(model, runtime, threads)) as predictor:
         card = predictor.card
         opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=card.labels)
-        pictures, part = _part_of(opened, card, split, held_back=f"{val_fraction:.0%} held back with seed {seed}")
-        if limit is not None and limit < len(pictures):
-            part = f"{limit:,} of {len(pictures):,}, {part}"
-            pictures = pictures.take(spread_sample(pictures.targets, limit, seed))
-        started = perf_counter()
-        judged, judged_pictures, broken = _judge_all(predictor, pictures, batch_size, strict=strict)
-        seconds = perf_counter() - started
-    report = measure(
-        judged,
-        card.labels,
-        model=model,
-        data=data,
-        part=part,
-        runtime=chosen,
-        seconds=seconds,
-        problems=(*opened.problems, *broken),
+        whole, part = _part_of(opened, card, split, f"{val_fraction:.0%} held back with seed {seed}")
+        pictures, part = _limited(whole, part, limit, seed)
+        outcome = _judge_all(predictor, pictures, batch_size, strict=strict)
+    report = measure(outcome.judged, card.labels)
+    problems = (*opened.problems, *outcome.broken, *_doubts(opened, card, split))
+    named = replace(
+        report, model=model, data=data, part=part, runtime=runtime, seconds=outcome.seconds, problems=problems
     )
     if out is None:
-        return report
-    return replace(report, files=_write(out, report, judged, judged_pictures, card.recipe))
+        return named
+    command = _command(model, data, {"limit": limit, "split": split, "val-fraction": val_fraction, "seed": seed})
+    return replace(named, files=_write(out, named, outcome, card, command))
 
 
 def spread_sample(targets: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -127,21 +109,58 @@ def spread_sample(targets: npt.NDArray[np.int64], count: int, seed: int) -> npt.
     return np.sort(shuffled[np.argsort(place_in_class, kind="stable")][:count])
 
 
-def _part_of(opened: Data, card: Card, split: Split, *, held_back: str) -> tuple[Pictures, str]:
+def _check_counts(flags: Mapping[str, int | None]) -> None:
+    for flag, value in flags.items():
+        if value is not None and value < 1:
+            raise InputError(f"{flag} must be 1 or more, not {value}")
+
+
+def _part_of(opened: Data, card: Card, split: Split, held_back: str) -> tuple[Pictures, str]:
     """Return the pictures to judge and what to call them."""
-    measured_here = any(metric.dataset == opened.name for metric in card.metrics)
-    if split == "all" or (split == "auto" and not opened.own_val and not measured_here):
+    if split == "all" or (split == "auto" and not opened.own_val and not _measured_on(opened, card)):
         return opened.everything, "all pictures"
-    part = "the validation part" if opened.own_val else held_back
     if not len(opened.val):
         raise InputError(f"{opened.name}: its validation part is empty: use --split all")
-    return opened.val, part
+    return opened.val, "the validation part" if opened.own_val else held_back
 
 
-def _judge_all(
-    predictor: Predictor, pictures: Pictures, batch_size: int, *, strict: bool
-) -> tuple[Judged, Pictures, list[str]]:
-    """Return what the model says of every picture, those pictures, and a line for each that could not be read."""
+def _limited(pictures: Pictures, part: str, limit: int | None, seed: int) -> tuple[Pictures, str]:
+    if limit is None or limit >= len(pictures):
+        return pictures, part
+    sample = spread_sample(pictures.targets, limit, seed)
+    return pictures.take(sample), f"{limit:,} of {len(pictures):,}, {part}"
+
+
+def _measured_on(opened: Data, card: Card) -> list[int]:
+    """Return over how many pictures of this data the card has metrics: training writes them."""
+    return [metric.images for metric in card.metrics if metric.dataset == opened.name]
+
+
+def _doubts(opened: Data, card: Card, split: Split) -> list[str]:
+    """Say so where pictures are judged that the model was probably trained on."""
+    held_back = _measured_on(opened, card)
+    if not held_back or opened.own_val:
+        return []
+    if split == "all":
+        return ["the model was trained on part of these pictures: leave out --split all for an honest number"]
+    if len(opened.val) not in held_back:
+        counts = f"{held_back[0]:,} pictures of this data and here it is {len(opened.val):,}"
+        remedy = "give the --val-fraction and --seed of its training"
+        return [f"training held back {counts}: the model was trained on some of them; {remedy}"]
+    return []
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What a model said of the pictures that could be read, and a line for each of the others."""
+
+    judged: Judged
+    pictures: Pictures
+    broken: tuple[str, ...]
+    seconds: float
+
+
+def _judge_all(predictor: Predictor, pictures: Pictures, batch_size: int, *, strict: bool) -> _Outcome:
     from mobilenets.data.scan import followed
     from mobilenets.image.preprocess import fit
     from mobilenets.metrics import join, judge
@@ -155,6 +174,7 @@ def _judge_all(
         except InputError as error:
             return index, error
 
+    started = perf_counter()
     parts: list[Judged] = []
     places: list[int] = []
     broken: list[str] = []
@@ -173,37 +193,29 @@ def _judge_all(
         places += fitted
     if not places:
         raise InputError(f"none of the {len(pictures)} pictures can be read: {broken[0]}")
-    return join(parts), pictures.take(places), broken
+    return _Outcome(join(parts), pictures.take(places), tuple(broken), perf_counter() - started)
 
 
-def _write(
-    out: Path, report: Report, judged: Judged, pictures: Pictures, recipe: Mapping[str, object] | None
-) -> tuple[Path, Path]:
+def _write(out: Path, report: Report, outcome: _Outcome, card: Card, command: str) -> tuple[Path, Path]:
     """Write the page and the matrix; return their paths."""
     from mobilenets.draw import draw_confusion
     from mobilenets.files import write_atomically
     from mobilenets.machine import describe_machine
-    from mobilenets.metrics import most_wrong
-    from mobilenets.report import WrongPicture, write_report
+    from mobilenets.report import write_report, wrong_pictures
 
-    wrong = [
-        WrongPicture(
-            name=pictures.name(place),
-            picture=pictures.picture(place),
-            truth=report.labels[judged.target[place]],
-            predicted=report.labels[judged.predicted[place]],
-            score=float(judged.score[place]),
-        )
-        for place in most_wrong(judged, WRONG_PICTURES)
-    ]
-    command = shlex.join(["mobilenets", "evaluate", report.model, report.data])
     page = write_report(
         out / "report.html",
         report,
-        wrong=wrong,
-        recipe=recipe,
+        wrong=wrong_pictures(outcome.judged, outcome.pictures, report.labels),
+        recipe=card.recipe,
         command=command,
         machine=describe_machine(),
     )
     matrix = draw_confusion(report.confusion, report.labels, report.confused(24))
     return page, write_atomically(out / "confusion.png", matrix)
+
+
+def _command(model: str, data: str, flags: Mapping[str, object]) -> str:
+    """Return the command line that asks for this evaluation."""
+    given = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    return shlex.join(["mobilenets", "evaluate", model, data, *given])

@@ -200,12 +200,10 @@ class Report:
             numbers.append(("top-5", percent(self.top5)))
         if self.loss is not None:
             numbers.append(("loss", f"{self.loss:.4f}"))
-        speed = ""
+        part = f" ({printable(self.part)})" if self.part else ""
+        numbers.append(("images", f"{self.images:,}{part}"))
         if self.seconds:
-            speed = f" in {duration(self.seconds)}, {self.images / self.seconds:,.1f} a second"
-        numbers.append(("images", f"{self.images:,}{speed}"))
-        if self.part:
-            numbers.append(("these are", printable(self.part)))
+            numbers.append(("time", f"{duration(self.seconds)}, {self.images / self.seconds:,.1f} images a second"))
         if self.runtime:
             numbers.append(("runtime", self.runtime))
         width = max(len(name) for name, _ in numbers)
@@ -214,8 +212,10 @@ class Report:
     def _classes(self) -> str:
         shown, title = self.per_class, ""
         if len(self.per_class) > PER_CLASS_LINES:
-            seen = [row for row in self.per_class if row.images]
-            shown = tuple(sorted(seen, key=lambda row: row.f1)[:PER_CLASS_LINES])
+            weak = [row for row in self.per_class if row.images and row.f1 < 1]
+            shown = tuple(sorted(weak, key=lambda row: row.f1)[:PER_CLASS_LINES])
+            if not shown:
+                return ""
             title = f"the {len(shown)} weakest of {len(self.per_class):,} classes\n"
         header = ["class", "images", "precision", "recall", "F1"]
         return title + table(header, [row.cells() for row in shown], left=1)

@@ -7,7 +7,8 @@ import pytest
 
 from mobilenets import runtime as runtimes
 from mobilenets.checkpoint import Checkpoint, save
-from mobilenets.errors import CheckpointError, InputError, MissingExtraError
+from mobilenets.errors import CheckpointError, InputError, MissingExtraError, WeightsError
+from mobilenets.nn import weights
 from mobilenets.runtime import Runtime, choose, load, resolve
 
 
@@ -33,6 +34,28 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
             resolve(model)
     with pytest.raises(CheckpointError, match="a folder, not a checkpoint"):
         resolve(tmp_path)
+
+
+def test_a_name_is_looked_up_as_published_weights(
+    colour_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def found(model: str) -> Checkpoint:
+        asked.append(model)
+        return colour_checkpoint
+
+    monkeypatch.setattr(weights, "checkpoint_for", found)
+    assert resolve("mobilenetv2_100.ra_in1k") is colour_checkpoint
+    assert resolve("mobilenet_v2") is colour_checkpoint
+    assert asked == ["mobilenetv2_100.ra_in1k", "mobilenet_v2"]
+
+
+def test_names_without_weights_are_refused_with_a_remedy() -> None:
+    with pytest.raises(WeightsError, match=r"mobilenet_v9.*did you mean"):
+        resolve("mobilenet_v9")
+    with pytest.raises(WeightsError, match=r"mobilenet_v2_mnist: nobody published.*train it"):
+        resolve("mobilenet_v2_mnist")
 
 
 def test_unknown_runtimes_are_refused_with_a_hint(colour_checkpoint: Checkpoint) -> None:

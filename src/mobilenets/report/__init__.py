@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,25 @@ import numpy.typing as npt
 from mobilenets import draw
 from mobilenets.errors import MissingExtraError
 from mobilenets.files import write_atomically
+from mobilenets.metrics import Judged, most_wrong
 from mobilenets.results import Report
 from mobilenets.text import duration, percent, printable
 
+WRONG_PICTURES = 24
+"""How many of the most confidently wrong pictures a page shows."""
 THUMBNAIL_PIXELS = 240
 PIXEL_ART_PIXELS = 80
 """Pictures no larger than this are shown with sharp pixels, and stored without loss."""
+
+
+class NamedPictures(Protocol):
+    """What is needed of the pictures that were judged."""
+
+    def name(self, index: int) -> str:
+        """Return a picture's name."""
+
+    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+        """Return a picture, uint8 (H, W, 1 or 3)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +52,22 @@ class WrongPicture:
     truth: str
     predicted: str
     score: float
+
+
+def wrong_pictures(
+    judged: Judged, pictures: NamedPictures, labels: Sequence[str], *, count: int = WRONG_PICTURES
+) -> list[WrongPicture]:
+    """Return the pictures that were most confidently taken for another class; `pictures` are those judged, in order."""
+    return [
+        WrongPicture(
+            name=pictures.name(index),
+            picture=pictures.picture(index),
+            truth=labels[judged.target[index]],
+            predicted=labels[judged.predicted[index]],
+            score=float(judged.score[index]),
+        )
+        for index in most_wrong(judged, count)
+    ]
 
 
 def write_report(
@@ -76,6 +105,7 @@ def write_report(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         headline=_headline(report),
         report=report,
+        classes=[row for row in report.per_class if row.images or row.predicted],
         pairs=report.confused(20),
         curves=draw.draw_curve_svgs(history),
         confusion=draw.draw_confusion_svg(report.confusion, report.labels),

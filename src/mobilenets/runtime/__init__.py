@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mobilenets.errors import CheckpointError, InputError, MissingExtraError
+from mobilenets.arch import ARCHITECTURES
+from mobilenets.errors import CheckpointError, InputError, MissingExtraError, WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,6 +118,10 @@ def resolve(model: str | Path | Checkpoint) -> Checkpoint:
         return checkpoint.load(path)
     from mobilenets.nn import weights
 
+    if model in ARCHITECTURES and not weights.published(model):
+        raise WeightsError(
+            f"{model}: nobody published weights for this architecture: train it, and name the checkpoint"
+        )
     return weights.checkpoint_for(model)
 
 
