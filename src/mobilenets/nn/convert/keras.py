@@ -42,6 +42,7 @@ _SUMS = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "TrueDivi
 }
 
 
+@np.errstate(all="ignore")  # damaged numbers become infinities, which whoever assembles the layers refuses
 def read(path: Path) -> Source:
     """Read the layers of a Keras classifier, float32, with its input range where the model itself rescales.
 

@@ -21,6 +21,7 @@ _PASSING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout",
 _LARGEST_SIDE = 16384
 
 
+@np.errstate(all="ignore")  # damaged numbers become infinities, which whoever assembles the layers refuses
 def read(path: Path) -> Source:
     """Read the layers of an ONNX classifier, float32, with its input range where the graph tells.
 
@@ -45,7 +46,7 @@ def read(path: Path) -> Source:
         steps=reading.steps,
         labels=known_labels(reading.layers, translation.size),
         exact=not quantized,
-        reference=_reference(model, reading, translation, path),
+        reference=_reference(model, reading, translation),
         notes=wanted.notes,
     )
 
@@ -310,7 +311,7 @@ def _input(translation: _Translation, reading: graph.Reading) -> Input:
     return input_of(reading, translation.size, calibrated)
 
 
-def _reference(model: Any, reading: graph.Reading, translation: _Translation, path: Path) -> Callable[[Array], Array]:
+def _reference(model: Any, reading: graph.Reading, translation: _Translation) -> Callable[[Array], Array]:
     """Return the file's own run, up to its logits, in onnxruntime on one thread."""
     import onnx
 
@@ -335,13 +336,15 @@ def _reference(model: Any, reading: graph.Reading, translation: _Translation, pa
         step = fixed or max(1, len(value))
         answers = []
         try:
-            session = onnxruntime.InferenceSession(shortened.SerializeToString(), options, ["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(  # its second try would print to standard output
+                shortened.SerializeToString(), options, ["CPUExecutionProvider"], enable_fallback=0
+            )
             for start in range(0, len(value), step):
                 part = value[start : start + step]
                 full = np.concatenate([part, np.zeros_like(value[:1]).repeat(step - len(part), 0)])
                 answers.append(session.run(None, {translation.source: full})[0].reshape(step, -1)[: len(part)])
         except Exception as error:  # noqa: BLE001  # onnxruntime's own have no narrower base
-            raise ConvertError(f"{path}: onnxruntime refuses to run it: {str(error).splitlines()[0]}") from None
+            raise ConvertError(f"onnxruntime refuses to run it: {str(error).splitlines()[0]}") from None
         return np.concatenate(answers).astype(np.float32)
 
     return run

@@ -28,6 +28,7 @@ _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _PASSING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE", "DEQUANTIZE")
 
 
+@np.errstate(all="ignore")  # damaged numbers become infinities, which whoever assembles the layers refuses
 def read(path: Path) -> Source:
     """Read the layers of a TFLite classifier, float32, with its input range and, where it has them, its labels.
 
@@ -56,7 +57,7 @@ def read(path: Path) -> Source:
         steps=reading.steps,
         labels=labels,
         exact=not quantized,
-        reference=_reference(model, reading, path),
+        reference=_reference(model, reading),
         notes=wanted.notes,
     )
 
@@ -217,7 +218,7 @@ def _input(model: Model, reading: graph.Reading, size: tuple[int, int]) -> Input
     return input_of(reading, size, limits)
 
 
-def _reference(model: Model, reading: graph.Reading, path: Path) -> Callable[[Array], Array] | None:
+def _reference(model: Model, reading: graph.Reading) -> Callable[[Array], Array] | None:
     """Return the file's own run, up to its logits, in LiteRT on one thread; None for a fixed batch of several."""
     if model.input.shape[0] != 1:
         return None
@@ -244,7 +245,7 @@ def _reference(model: Model, reading: graph.Reading, path: Path) -> Callable[[Ar
                 answer = replace(logits, data=interpreter.get_tensor(target), shape=())
                 answers.append(answer.real().reshape(-1))
         except (RuntimeError, ValueError) as error:
-            raise ConvertError(f"{path}: LiteRT refuses to run it: {str(error).splitlines()[0]}") from None
+            raise ConvertError(f"LiteRT refuses to run it: {str(error).splitlines()[0]}") from None
         return np.stack(answers)
 
     return run
