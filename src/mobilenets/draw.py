@@ -38,7 +38,7 @@ COUNTED_CLASSES = 26
 """Up to this many classes every cell of a confusion matrix shows its count."""
 MATRIX_CELLS = 200
 """The most rows a confusion matrix is drawn with; more classes than that share cells."""
-WIDEST_PIXELS = 2000
+WIDEST_PIXELS = 2100
 
 SCRIPT_FONTS = (
     "Noto Sans CJK SC",
