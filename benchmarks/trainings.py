@@ -2,9 +2,9 @@
 
     python -m benchmarks.trainings NAME DATA [OUT [WEIGHTS]]
 
-NAME is one of those in TRAININGS below; DATA is where its pictures are; WEIGHTS a checkpoint to begin with. A run in OUT that was interrupted, or has
-ended, is gone on with, so that the curve of a long training is kept. Writes benchmarks/results/training_NAME.json with
-the history of every epoch.
+NAME is one of those in TRAININGS below; DATA is where its pictures are; WEIGHTS is a checkpoint to begin with. A run in
+OUT that was interrupted, or has ended, is gone on with, so that the curve of a long training is kept. Writes
+benchmarks/results/training_NAME.json with the history of every epoch.
 """
 
 from __future__ import annotations
