@@ -4,41 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mobilenets.nn.convert.identify import WIDTHS
-from mobilenets.nn.convert.layers import Array
+from mobilenets.arch import ARCHITECTURES, Arch, plan
+from mobilenets.nn.convert.identify import WIDTHS, shapes
+from mobilenets.nn.convert.layers import Array, bare_shape
+from mobilenets.nn.convert.torch_layouts import V3, absolute
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_TIMM = (
-    "mobilenetv1_100",
-    "mobilenetv1_125",
-    "mobilenetv2_035",
-    "mobilenetv2_050",
-    "mobilenetv2_075",
-    "mobilenetv2_100",
-    "mobilenetv2_140",
-    "mobilenetv3_large_075",
-    "mobilenetv3_large_100",
-    "mobilenetv3_small_050",
-    "mobilenetv3_small_075",
-    "mobilenetv3_small_100",
-    "mnasnet_050",
-    "mnasnet_075",
-    "mnasnet_100",
-    "mnasnet_140",
-    "semnasnet_050",
-    "semnasnet_075",
-    "semnasnet_100",
-    "semnasnet_140",
-    "efficientnet_lite0",
-    "efficientnet_lite1",
-    "efficientnet_lite2",
-    "efficientnet_lite3",
-    "efficientnet_lite4",
+Build = Callable[[], "nn.Module"]
+
+_TIMM: tuple[tuple[str, str, float], ...] = (
+    ("mobilenetv1_100", "mobilenet_v1", 1.0),
+    ("mobilenetv1_125", "mobilenet_v1", 1.25),
+    ("mobilenetv2_035", "mobilenet_v2", 0.35),
+    ("mobilenetv2_050", "mobilenet_v2", 0.5),
+    ("mobilenetv2_075", "mobilenet_v2", 0.75),
+    ("mobilenetv2_100", "mobilenet_v2", 1.0),
+    ("mobilenetv2_140", "mobilenet_v2", 1.4),
+    ("mobilenetv3_large_075", "mobilenet_v3_large", 0.75),
+    ("mobilenetv3_large_100", "mobilenet_v3_large", 1.0),
+    ("mobilenetv3_small_050", "mobilenet_v3_small", 0.5),
+    ("mobilenetv3_small_075", "mobilenet_v3_small", 0.75),
+    ("mobilenetv3_small_100", "mobilenet_v3_small", 1.0),
+    ("mnasnet_050", "mnasnet_b1", 0.5),
+    ("mnasnet_075", "mnasnet_b1", 0.75),
+    ("mnasnet_100", "mnasnet_b1", 1.0),
+    ("mnasnet_140", "mnasnet_b1", 1.4),
+    ("semnasnet_050", "mnasnet_a1", 0.5),
+    ("semnasnet_075", "mnasnet_a1", 0.75),
+    ("semnasnet_100", "mnasnet_a1", 1.0),
+    ("semnasnet_140", "mnasnet_a1", 1.4),
+    *((f"efficientnet_lite{number}", f"efficientnet_lite{number}", 1.0) for number in range(5)),
 )
+_TIMM_TENSORFLOW: tuple[tuple[str, str, float], ...] = (
+    ("tf_mobilenetv3_large_075", "mobilenet_v3_large", 0.75),
+    ("tf_mobilenetv3_large_100", "mobilenet_v3_large", 1.0),
+    ("tf_mobilenetv3_large_minimal_100", "mobilenet_v3_large_minimalistic", 1.0),
+    ("tf_mobilenetv3_small_075", "mobilenet_v3_small", 0.75),
+    ("tf_mobilenetv3_small_100", "mobilenet_v3_small", 1.0),
+    ("tf_mobilenetv3_small_minimal_100", "mobilenet_v3_small_minimalistic", 1.0),
+    *((f"tf_efficientnet_lite{number}", f"efficientnet_lite{number}", 1.0) for number in range(5)),
+)
+
+TIMM_TENSORFLOW = frozenset(name for name, _, _ in _TIMM_TENSORFLOW)
+"""timm's models with TensorFlow's padding and eps. Their keys and shapes are those of the models without "tf_"."""
 
 
 def original(layout: str, state: Mapping[str, Tensor]) -> Callable[[Array], Array] | None:
@@ -46,15 +58,11 @@ def original(layout: str, state: Mapping[str, Tensor]) -> Callable[[Array], Arra
 
     None where that library is not installed, or has no model of exactly these keys and shapes.
     """
-    import torch
-
-    shapes = {key: tensor.shape for key, tensor in state.items()}
+    wanted = {key: tensor.shape for key, tensor in state.items()}
     for build in _candidates(layout, state):
-        with torch.device("meta"):
-            drawn = build()
-        if {key: tensor.shape for key, tensor in drawn.state_dict().items()} == shapes:
-            model = build().eval()
-            filled = model.state_dict()  # it has the version that MNASNet asks for
+        model = build().eval()
+        filled = model.state_dict()  # it carries the version that MNASNet asks for
+        if {key: tensor.shape for key, tensor in filled.items()} == wanted:
             filled.update(state)
             model.load_state_dict(filled)
             return _runner(model)
@@ -72,38 +80,47 @@ def _runner(model: nn.Module) -> Callable[[Array], Array]:
     return run
 
 
-def _candidates(layout: str, state: Mapping[str, Tensor]) -> Iterator[Callable[[], nn.Module]]:
+def _candidates(layout: str, state: Mapping[str, Tensor]) -> Iterator[Build]:
+    """Yield the models of a library whose weights have the shapes of these, in whatever order."""
+    wanted = sorted(bare_shape(tensor.shape) for tensor in state.values() if tensor.ndim in (2, 4))
+    last = max((key for key in state if key.startswith("classifier.") and key.endswith("weight")), default="")
+    stem = next((key for key in ("conv_stem.weight", "features.0.0.weight", "layers.0.weight") if key in state), "")
+    if not last or not stem:
+        return
+    classes, channels = len(state[last]), state[stem].shape[1]
+
+    def fits(arch: Arch, width: float) -> bool:
+        return sorted(shapes(plan(arch, width=width, classes=classes, in_channels=channels))) == wanted
+
     if layout == "torchvision":
-        yield from _torchvision(state)
+        yield from _torchvision(state, fits, classes)
     elif layout in {"timm", "timm-tf"}:
-        yield from _timm(state, tensorflow=layout == "timm-tf")
+        yield from _timm(_TIMM_TENSORFLOW if layout == "timm-tf" else _TIMM, fits, classes, channels)
 
 
-def _torchvision(state: Mapping[str, Tensor]) -> Iterator[Callable[[], nn.Module]]:
+def _torchvision(state: Mapping[str, Tensor], fits: Callable[[Arch, float], bool], classes: int) -> Iterator[Build]:
     try:
         from torchvision import models
     except ImportError:
         return
-    last = max(key for key in state if key.startswith("classifier.") and key.endswith(".weight"))
-    classes = len(state[last])
-    if "features.1.conv.0.0.weight" in state:
-        makers: list[tuple[Any, str]] = [(models.mobilenet_v2, "width_mult")]
-    elif "features.1.block.0.0.weight" in state:
-        makers = [(models.mobilenet_v3_large, "width_mult"), (models.mobilenet_v3_small, "width_mult")]
-    else:
-        makers = [(models.MNASNet, "alpha")]
-    for make, width in makers:
-        for value in WIDTHS:
-            yield partial(make, num_classes=classes, **{width: value})
+    for width in WIDTHS:
+        if "features.1.conv.0.0.weight" in state and fits(ARCHITECTURES["mobilenet_v2"], width):
+            yield partial(models.mobilenet_v2, num_classes=classes, width_mult=width)
+        if "layers.8.0.layers.0.weight" in state and fits(ARCHITECTURES["mnasnet_b1"], width):
+            yield partial(models.MNASNet, width, num_classes=classes)
+        if "features.1.block.0.0.weight" in state:
+            for arch, make in zip(V3, (models.mobilenet_v3_large, models.mobilenet_v3_small), strict=True):
+                if fits(absolute(arch, width), 1.0):
+                    yield partial(make, num_classes=classes, width_mult=width)
 
 
-def _timm(state: Mapping[str, Tensor], *, tensorflow: bool) -> Iterator[Callable[[], nn.Module]]:
+def _timm(
+    table: tuple[tuple[str, str, float], ...], fits: Callable[[Arch, float], bool], classes: int, channels: int
+) -> Iterator[Build]:
     try:
         import timm
     except ImportError:
         return
-    from mobilenets.nn.convert.torch_layouts import TIMM_TF
-
-    classes, inputs = len(state["classifier.weight"]), state["conv_stem.weight"].shape[1]
-    for name in sorted(TIMM_TF) if tensorflow else _TIMM:
-        yield partial(timm.create_model, name, num_classes=classes, in_chans=inputs)
+    for name, arch, width in table:
+        if fits(ARCHITECTURES[arch], width):
+            yield partial(timm.create_model, name, num_classes=classes, in_chans=channels)

@@ -16,8 +16,8 @@ import numpy as np
 from mobilenets.errors import ConvertError, InputError
 from mobilenets.image import Preprocess
 from mobilenets.nn.convert.layers import Array, Layer, Norm, Source
-from mobilenets.nn.convert.originals import original
-from mobilenets.nn.convert.torch_layouts import LAYOUTS, ORDERS, TIMM_TF, recognised
+from mobilenets.nn.convert.originals import TIMM_TENSORFLOW, original
+from mobilenets.nn.convert.torch_layouts import LAYOUTS, ORDERS, recognised
 from mobilenets.nn.download import digest
 from mobilenets.nn.published import PUBLISHED, Published
 
@@ -172,7 +172,7 @@ def _says_tensorflow(path: Path, entry: Published | None) -> bool | None:
     if entry is not None:
         return entry.padding == "same"
     model = _timm_config(path).get("architecture")
-    return None if model is None else model in TIMM_TF
+    return None if model is None else model in TIMM_TENSORFLOW
 
 
 def _with_timm_config(source: Source, path: Path) -> Source:

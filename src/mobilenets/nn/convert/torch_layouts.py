@@ -61,7 +61,7 @@ def _as_tensorflow(tables: tuple[Arch, ...]) -> tuple[Arch, ...]:
     return tuple(replace(arch, bn_eps=1e-3, padding="same") for arch in tables)
 
 
-def _absolute(arch: Arch, width: float) -> Arch:
+def absolute(arch: Arch, width: float) -> Arch:
     """Return V3 as torchvision widens it: every number of the table scaled by itself, written down as a table.
 
     Not the published networks of that width, whose expansions follow their input. Equal to them at 1.0 and 2.0.
@@ -89,7 +89,7 @@ MINIMALISTIC = _tables("mobilenet_v3_large_minimalistic", "mobilenet_v3_small_mi
 MNASNET = _tables("mnasnet_b1", "mnasnet_a1")
 LITE = _tables(*(f"efficientnet_lite{number}" for number in range(5)))
 V3_TORCHVISION = tuple(
-    _absolute(arch, width) for width in (0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.25, 1.4, 1.5) for arch in V3
+    absolute(arch, width) for width in (0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.25, 1.4, 1.5) for arch in V3
 )
 V3_LATE = tuple(replace(arch, bn_eps=1e-5, se=replace(arch.se, before_activation=True)) for arch in V3)
 CIFAR = replace(ARCHITECTURES["mobilenet_v2_cifar"], activation="relu", projection_shortcut=True, expands_always=True)
@@ -115,7 +115,7 @@ LAYOUTS: tuple[Layout, ...] = (
         interpolation="bicubic",
     ),
     Layout(
-        "timm-tf",  # after "timm", from which its keys do not differ: see :data:`TIMM_TF`
+        "timm-tf",  # after "timm", from which its keys do not differ: see :data:`.originals.TIMM_TENSORFLOW`
         ("conv_stem.weight", "blocks.1.0.conv_pwl.weight", "classifier.weight"),
         (),
         _as_tensorflow(V3 + MINIMALISTIC + LITE + V2),
@@ -150,23 +150,6 @@ LAYOUTS: tuple[Layout, ...] = (
         interpolation="bicubic",
     ),
 )
-
-TIMM_TF = frozenset(
-    {
-        "tf_efficientnet_lite0",
-        "tf_efficientnet_lite1",
-        "tf_efficientnet_lite2",
-        "tf_efficientnet_lite3",
-        "tf_efficientnet_lite4",
-        "tf_mobilenetv3_large_075",
-        "tf_mobilenetv3_large_100",
-        "tf_mobilenetv3_large_minimal_100",
-        "tf_mobilenetv3_small_075",
-        "tf_mobilenetv3_small_100",
-        "tf_mobilenetv3_small_minimal_100",
-    }
-)
-"""timm's models with TensorFlow's padding and eps. Their keys and shapes are those of the models without "tf_"."""
 
 
 def recognised(keys: Collection[str], name: str | None = None) -> Layout | None:
