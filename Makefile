@@ -37,7 +37,8 @@ check: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Measure again, write benchmarks/results/*.json, and bring the README's table up to date.
+# Measure again what takes a minute, write benchmarks/results/*.json, and bring the README's table up to date.
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python docs/readme.py
