@@ -77,13 +77,8 @@ def train(
     """
     from mobilenets.train.request import Request
 
-    try:
-        import_module("matplotlib")  # draws the curves after the last epoch, a bad time to find it missing
-        from mobilenets.train.run import run
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("mobilenets"):
-            raise
-        raise MissingExtraError(error.name.partition(".")[0], "train") from None
+    _check_extra()
+    from mobilenets.train.run import run
 
     return run(
         Request(
@@ -111,3 +106,14 @@ def train(
         out=Path(out),
         resume=resume,
     )
+
+
+def _check_extra() -> None:
+    """Raise MissingExtraError for the first package of the extra `train` that cannot be imported."""
+    try:
+        import_module("matplotlib")  # draws the curves after the last epoch, a bad time to find it missing
+        import_module("mobilenets.train.run")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("mobilenets"):
+            raise
+        raise MissingExtraError(error.name.partition(".")[0], "train") from None
