@@ -25,8 +25,9 @@ PHOTO_SIDE = 96
 
 Below it the published networks have no resolution (TF-slim's smallest is 96)."""
 
+_GOOD_BATCH = 32  # no smaller for the sake of more steps: each picture would take longer
 _SMALLEST_BATCH = 8  # BatchNorm's statistics of fewer pictures are mostly noise
-_LEAST_STEPS_AN_EPOCH = 16
+_LEAST_STEPS_AN_EPOCH = 4
 _MOST_EPOCHS = 100  # `least_steps` never asks for more
 
 
@@ -280,8 +281,13 @@ def fitted(recipe: Recipe, *, images: int, side: int, mirrorable: bool, freeze: 
 
 
 def resized(recipe: Recipe, *, images: int) -> Recipe:
-    """Return the recipe with a batch that the data can fill several times an epoch, and enough epochs."""
+    """Return the recipe with a batch that the data can fill several times an epoch, and enough steps.
+
+    For more steps the batch is halved first, down to 32, then epochs are added.
+    """
     batch = recipe.batch_size
+    while batch > _GOOD_BATCH and recipe.epochs * images < batch * recipe.least_steps:
+        batch //= 2
     while batch > _SMALLEST_BATCH and images < batch * _LEAST_STEPS_AN_EPOCH:
         batch //= 2
     recipe = with_batch_size(recipe, max(1, min(batch, images)))

@@ -195,15 +195,15 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
             [loss.detach().double() * len(targets), right.double(), torch.tensor(len(targets)).double()]
         )
         training.step, training.epoch_seconds = step + 1, time.monotonic() - begun
-        if training.step % CHECK_STEPS == 0 or training.step == steps:
-            training.sums = sums.tolist()
-            _check_loss(training, recipe)
         progress.stepped(len(targets) * accelerator.num_processes, sums)
-        if interruption.asked or time.monotonic() - saved > SAVE_SECONDS:
-            training.sums, saved = sums.tolist(), time.monotonic()
-            _check_loss(training, recipe)
-            if interruption.asked:
-                return
+        due = interruption.asked or time.monotonic() - saved > SAVE_SECONDS
+        if due or training.step % CHECK_STEPS == 0 or training.step == steps:
+            training.sums = sums.tolist()
+            _check(training, recipe, parameters)
+        if interruption.asked:
+            return
+        if due:
+            saved = time.monotonic()
             job.save(training, epoch_done=False)
 
 
@@ -249,8 +249,10 @@ def _rank(entry: dict[str, Any]) -> tuple[float, float]:
     return (entry["val_top1"], -loss if math.isfinite(loss) else -math.inf)
 
 
-def _check_loss(training: Training, recipe: Recipe) -> None:
-    if not math.isfinite(training.sums[0]):
+def _check(training: Training, recipe: Recipe, parameters: list[Tensor]) -> None:
+    """Raise InputError unless the losses so far and the weights after the last step are numbers."""
+    norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in parameters]))
+    if not math.isfinite(training.sums[0]) or not bool(norms.isfinite().all()):
         raise InputError(
             f"the loss is no longer a number in epoch {training.epoch + 1}, step {training.step}: "
             f"lower --learning-rate (it was {recipe.learning_rate:g}) and start anew with another --out"

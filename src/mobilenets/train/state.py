@@ -14,6 +14,7 @@ from mobilenets.files import write_atomically
 
 FORMAT = 1
 NAME = "state.pt"
+WRITTEN = (NAME, "best.safetensors", "last.safetensors", "history.json", "features.safetensors")
 
 
 def write_state(out: Path, state: Mapping[str, Any]) -> None:
@@ -60,5 +61,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
         probe = out / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
+        for left in out.glob(".*"):  # of a process that was killed while writing
+            if any(left.name.startswith(f".{name}.") for name in WRITTEN):
+                left.unlink()
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror}): choose another --out") from None
