@@ -19,9 +19,9 @@ demo: .venv/.installed
 	$(BIN)/mobilenets train digits --out demo/digits
 	$(BIN)/mobilenets evaluate demo/digits/best.safetensors digits
 	$(BIN)/python -c 'from sklearn.datasets import images; from importlib.resources import files; from shutil import copy; [copy(files(images) / n, "demo") for n in ("china.jpg", "flower.jpg")]'
-	$(BIN)/mobilenets predict efficientnet_lite0 demo/china.jpg demo/flower.jpg
+	$(BIN)/mobilenets predict efficientnet_lite0 demo/china.jpg demo/flower.jpg --out demo/photos
 	@echo
-	@echo 'Look at demo/digits/report.html (the training), demo/digits/curves.png, demo/china.jpg and demo/flower.jpg.'
+	@echo 'Look at demo/digits/report.html (the training) and' demo/photos/* '(the photographs).'
 
 # Everything that must hold before a change is shared; under ten minutes on two cores.
 test: check
