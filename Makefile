@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 # Train on scikit-learn's digits, measure, then classify two photographs with ImageNet weights.
 demo: .venv/.installed
 	rm -rf demo && mkdir demo
-	$(BIN)/mobilenets train digits --out demo/digits
+	$(BIN)/mobilenets train digits --model mobilenet_v2_mnist --resolution 16 --epochs 40 --out demo/digits
 	$(BIN)/mobilenets evaluate demo/digits/best.safetensors digits
 	$(BIN)/python -c 'from sklearn.datasets import images; from importlib.resources import files; from shutil import copy; [copy(files(images) / n, "demo") for n in ("china.jpg", "flower.jpg")]'
 	$(BIN)/mobilenets predict efficientnet_lite0 demo/china.jpg demo/flower.jpg --out demo/photos

@@ -23,6 +23,7 @@ from mobilenets.nn.network import Network, from_checkpoint
 from mobilenets.recipe import Recipe
 from mobilenets.results import TrainResult
 from mobilenets.train import outputs, processes, start
+from mobilenets.train.allocator import keep_freed_memory
 from mobilenets.train.decisions import Decisions, fingerprint, run_facts
 from mobilenets.train.evaluation import judge_all
 from mobilenets.train.frozen import FeatureBatches, kept_features
@@ -53,6 +54,8 @@ def run(request: Request, *, out: Path, resume: bool) -> TrainResult:
     """Train as asked; see :func:`mobilenets.train`."""
     begun = time.monotonic()
     accelerator = processes.accelerator()
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     with processes.ending_together(accelerator, f"go on with: {resume_command(request, out)}"):
         state = None
         if accelerator.is_main_process:
