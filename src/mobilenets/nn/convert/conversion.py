@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mobilenets.arch import Arch, Plan, arch_named, cost, plan
 from mobilenets.checkpoint import Card, Checkpoint, load, save
-from mobilenets.errors import CheckpointError, ConvertError
+from mobilenets.errors import ConvertError
 from mobilenets.nn.convert.assemble import assemble
 from mobilenets.nn.convert.formats import read_source
 from mobilenets.nn.convert.identify import identify
@@ -38,17 +39,13 @@ def run(
     made = assemble(source, layers, classes, origin=f"{source.kind}, {path.name}", resolution=sides, notes=notes)
     card = replace(made.card, parent=digest(path))
     made = replace(made, card=card, sample=sample(from_checkpoint(made), card.preprocess))
-    unproved = out.with_name(f".{out.name}.unproved")  # nobody reads from `out` what has not been proved
+    with TemporaryDirectory() as folder:  # nobody reads from `out` what has not been proved
+        written = load(save(made, Path(folder) / out.name))
     try:
-        written = load(save(made, unproved))
         proof = _prove(source, layers, classes, written)
-        unproved.replace(out)
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
-    except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        unproved.unlink(missing_ok=True)
+    save(written, out)
     return _result(source, written.card, proof, out)
 
 

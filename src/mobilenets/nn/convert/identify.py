@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product, zip_longest
+from statistics import median
 from typing import Any, Literal, get_args
 
 from mobilenets.arch import Arch, Op, Plan, plan
@@ -51,9 +52,12 @@ def identify(source: Source, *, name: str = "", architecture: Arch | None = None
                 nearest = (score, layout)
     if not matches:
         raise ConvertError(_refusal(source, None if nearest is None else nearest[1], name))
-    # Of tables with the same shapes, the one whose strides the source has, then one as printed (EfficientNet-Lite2 is
-    # Lite1 at width 1.1).
-    best = min(matches, key=lambda layout: (len(_stride_differences(source, layout)), layout.width != 1.0))
+    # Of tables with the same shapes, the one whose strides the source has, printed so rather than by the rule for small
+    # pictures; then one at its own width (EfficientNet-Lite2 is Lite1 at width 1.1).
+    best = min(
+        matches,
+        key=lambda layout: (len(_stride_differences(source, layout)), bool(layout.notes), layout.width != 1.0),
+    )
     return _dress(source, best, name)
 
 
@@ -95,6 +99,8 @@ def _layouts(source: Source, arch: Arch, width: float | None) -> Iterator[Plan]:
             round(layer.shape[0] / shape[0], 4) for layer, shape in zip(source.layers, unscaled, strict=True)
         )
         yield from at(ratio for ratio, _ in ratios.most_common(8))
+        middle = round(100 * median(ratios.elements()))
+        yield from at(percent / 100 for percent in range(middle - 6, middle + 7))
 
 
 def _layout(source: Source, arch: Arch, width: float) -> Plan:
