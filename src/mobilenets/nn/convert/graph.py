@@ -158,7 +158,9 @@ class _Reader:
                 return value if self.readers[node.sources[0]] == 1 else replace(value, open=None)
             case "add" | "multiply" if len(node.sources) == 2:
                 other = self.values[node.sources[1]]
-                return self.join("add" if node.kind == "add" else "scale", (value, other), value.size or other.size)
+                sizes = [each.size for each in (value, other) if each.size is not None]
+                size = max(sizes) if len(sizes) == 2 else None  # a gate is one number per channel
+                return self.join("add" if node.kind == "add" else "scale", (value, other), size)
             case "unknown":
                 raise self.refusal(node, "is not understood")
             case _:
