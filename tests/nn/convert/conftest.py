@@ -17,7 +17,7 @@ from mobilenets.nn.convert import torch_files
 from mobilenets.nn.convert.assemble import assemble
 from mobilenets.nn.convert.identify import identify, weighted
 from mobilenets.nn.convert.labels import classes_of
-from mobilenets.nn.convert.layers import Source
+from mobilenets.nn.convert.layers import Array, Source
 from mobilenets.nn.network import Network, from_checkpoint
 
 
@@ -90,6 +90,27 @@ Convert = Callable[..., Pair]
 def shaken() -> Callable[..., nn.Module]:
     """Return the function that makes a network's BatchNorms non-trivial and turns dropout off."""
     return shake
+
+
+@pytest.fixture
+def lively() -> Callable[[Network, Array], Network]:
+    """Return a function that draws weights with which pictures matter to the last layer.
+
+    Every BatchNorm gets the statistics of its own input on a batch (N, C, H, W).
+    """
+
+    def draw(network: Network, batch: Array) -> Network:
+        torch.manual_seed(0)
+        shake(network)
+        nn.init.normal_(network.get_submodule("classifier").weight, 0.0, 0.3)  # type: ignore[arg-type]
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network.train()(torch.from_numpy(batch))
+        return network.eval()
+
+    return draw
 
 
 @pytest.fixture

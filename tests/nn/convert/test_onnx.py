@@ -26,9 +26,11 @@ from mobilenets.nn.convert.assemble import assemble
 from mobilenets.nn.convert.identify import identify
 from mobilenets.nn.convert.labels import classes_of
 from mobilenets.nn.convert.layers import Array, Padding, Source
+from mobilenets.nn.convert.proof import _logits as logits
 from mobilenets.nn.network import Convolution, Network, build, from_checkpoint
 
 SIDE = 64
+Lively = Callable[[Network, Array], Network]
 
 
 class Writer:
@@ -153,31 +155,15 @@ def batch_for(network: Network, count: int) -> Array:
     return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
 
-def random_network(
-    shaken: Callable[..., nn.Module], name: str, width: float = 0.5, padding: Padding = "symmetric"
-) -> Network:
+def random_network(lively: Lively, name: str, width: float = 0.5, padding: Padding = "symmetric") -> Network:
     arch = replace(arch_named(name), padding=padding)
     network = build(plan(arch, width=width, resolution=SIDE, classes=7))
-    torch.manual_seed(0)
-    shaken(network)
-    nn.init.normal_(network.get_submodule("classifier").weight, 0.0, 0.3)  # type: ignore[arg-type]
-    for module in network.modules():  # the statistics of its input, so that pictures matter to the last layer
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        network.train()(torch.from_numpy(batch_for(network, 4)))
-    return network.eval()
+    return lively(network, batch_for(network, 4))
 
 
 def network_of(source: Source) -> Network:
     classes = classes_of(source.classes, source.labels)
     return from_checkpoint(assemble(source, identify(source), classes, origin="a test"))
-
-
-def logits(network: Network, batch: Array) -> Array:
-    with torch.inference_mode():
-        found: Array = network(torch.from_numpy(batch)).numpy()
-    return found
 
 
 def saved(model: Any, folder: Path) -> Path:
@@ -209,9 +195,9 @@ NETWORKS = (
 
 @pytest.mark.parametrize("plain", [False, True], ids=["whole operations", "small steps"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_float(name: str, plain: bool, tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
+def test_float(name: str, plain: bool, tmp_path: Path, lively: Lively) -> None:
     padding: Padding = "same" if plain else "symmetric"
-    network = random_network(shaken, name, 1.0 if name == "efficientnet_lite0" else 0.5, padding)
+    network = random_network(lively, name, 1.0 if name == "efficientnet_lite0" else 0.5, padding)
     model = Writer(network, plain=plain).model(softmax=plain, channels_last=plain)
     source = onnx.read(saved(model, tmp_path))
     found = identify(source)
@@ -223,8 +209,8 @@ def test_float(name: str, plain: bool, tmp_path: Path, shaken: Callable[..., nn.
     check(source, network)
 
 
-def test_input_rescaled_inside(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, "mobilenet_v2", 0.35)
+def test_input_rescaled_inside(tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, "mobilenet_v2", 0.35)
     source = onnx.read(saved(Writer(network).model(rescale=True), tmp_path))
     assert source.mean == pytest.approx([0.485, 0.456, 0.406], abs=1e-3)
     assert source.std == pytest.approx([0.229, 0.224, 0.225], abs=1e-3)
@@ -232,8 +218,8 @@ def test_input_rescaled_inside(tmp_path: Path, shaken: Callable[..., nn.Module])
     check(source, network)
 
 
-def test_any_size_and_a_fixed_batch(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, "mobilenet_v2", 0.35)
+def test_any_size_and_a_fixed_batch(tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, "mobilenet_v2", 0.35)
     model = Writer(network).model()
     sides = model.graph.input[0].type.tensor_type.shape.dim
     sides[2].dim_param, sides[3].dim_param = "h", "w"
@@ -246,8 +232,8 @@ def test_any_size_and_a_fixed_batch(tmp_path: Path, shaken: Callable[..., nn.Mod
     assert np.abs(source.reference(batch) - logits(network, batch)).max() < 2e-3
 
 
-def test_operations_out_of_order(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, "mobilenet_v3_small", 0.75)
+def test_operations_out_of_order(tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, "mobilenet_v3_small", 0.75)
     model = Writer(network).model()
     nodes = list(model.graph.node)
     np.random.default_rng(0).shuffle(nodes)
@@ -285,11 +271,11 @@ def test_torchvision_through_pytorchs_exporter(
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
 def test_quantized_in_pairs(
-    name: str, per_channel: bool, tmp_path: Path, shaken: Callable[..., nn.Module], caplog: pytest.LogCaptureFixture
+    name: str, per_channel: bool, tmp_path: Path, lively: Lively, caplog: pytest.LogCaptureFixture
 ) -> None:
     """onnxruntime's quantizer surrounds every operation with pairs, and leaves out the activations they cut off."""
     quantization = pytest.importorskip("onnxruntime.quantization")
-    network = random_network(shaken, name, 0.5)
+    network = random_network(lively, name, 0.5)
 
     class Pictures(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -326,8 +312,8 @@ def test_quantized_in_pairs(
 
 class TestRefused:
     @pytest.fixture
-    def model(self, shaken: Callable[..., nn.Module]) -> Any:
-        return Writer(random_network(shaken, "mobilenet_v1", 0.1)).model()
+    def model(self, lively: Lively) -> Any:
+        return Writer(random_network(lively, "mobilenet_v1", 0.1)).model()
 
     def test_without_the_package(self, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = saved(model, tmp_path)
@@ -386,8 +372,8 @@ class TestRefused:
         with pytest.raises(ConvertError, match="is not understood"):
             onnx.read(saved(model, tmp_path))
 
-    def test_h_sigmoid_of_another_slope(self, tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-        model = Writer(random_network(shaken, "mobilenet_v3_small")).model()
+    def test_h_sigmoid_of_another_slope(self, tmp_path: Path, lively: Lively) -> None:
+        model = Writer(random_network(lively, "mobilenet_v3_small")).model()
         gate = next(node for node in model.graph.node if node.op_type == "HardSigmoid")
         del gate.attribute[:]  # alpha is 0.2 then
         with pytest.raises(ConvertError, match=r"'HardSigmoid value_.*' is not understood"):

@@ -29,8 +29,10 @@ from mobilenets.nn.convert.assemble import assemble
 from mobilenets.nn.convert.identify import identify
 from mobilenets.nn.convert.labels import classes_of
 from mobilenets.nn.convert.layers import Array, Source
+from mobilenets.nn.convert.proof import _logits as logits
 from mobilenets.nn.network import Convolution, Network, build, from_checkpoint
 
+Lively = Callable[[Network, Array], Network]
 FUSED = {"relu": 1, "relu6": 3}
 Precision = Literal["float32", "float16", "hybrid", "uint8", "int8"]
 
@@ -306,35 +308,15 @@ def batch_for(network: Network, count: int) -> Array:
     return (np.random.default_rng(0).integers(-16, 16, shape) / 16).astype(np.float32)
 
 
-def random_network(
-    shaken: Callable[..., nn.Module], name: str, width: float = 0.35, side: int = 64, classes: int = 7
-) -> Network:
+def random_network(lively: Lively, name: str, width: float = 0.35, side: int = 64, classes: int = 7) -> Network:
     arch = replace(arch_named(name), padding="same")
-    return lively(build(plan(arch, width=width, resolution=side, classes=classes)), shaken)
-
-
-def lively(network: Network, shaken: Callable[..., nn.Module]) -> Network:
-    """Draw weights with which pictures matter to the last layer: every BatchNorm has the statistics of its input."""
-    torch.manual_seed(0)
-    shaken(network)
-    nn.init.normal_(network.get_submodule("classifier").weight, 0.0, 0.3)  # type: ignore[arg-type]
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        network.train()(torch.from_numpy(batch_for(network, 4)))
-    return network.eval()
+    network = build(plan(arch, width=width, resolution=side, classes=classes))
+    return lively(network, batch_for(network, 4))
 
 
 def network_of(source: Source) -> Network:
     classes = classes_of(source.classes, source.labels)
     return from_checkpoint(assemble(source, identify(source), classes, origin="a test"))
-
-
-def logits(network: Network, batch: Array) -> Array:
-    with torch.inference_mode():
-        found: Array = network(torch.from_numpy(batch)).numpy()
-    return found
 
 
 def saved(folder: Path, data: bytes) -> Path:
@@ -371,8 +353,8 @@ NETWORKS = (
 
 @pytest.mark.parametrize("steps", [False, True], ids=["in one", "in steps"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_float(name: str, steps: bool, tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, name, width=0.75 if "v3" in name else 0.35)
+def test_float(name: str, steps: bool, tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, name, width=0.75 if "v3" in name else 0.35)
     data = NetworkWriter(network, steps=steps, dense=steps, pads="before" if steps else "inside").write(softmax=steps)
     source = tflite.read(saved(tmp_path, data))
     found = identify(source)
@@ -383,8 +365,8 @@ def test_float(name: str, steps: bool, tmp_path: Path, shaken: Callable[..., nn.
     check_float(source, network)
 
 
-def test_half_precision_weights(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, "mobilenet_v2")
+def test_half_precision_weights(tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, "mobilenet_v2")
     source = tflite.read(saved(tmp_path, NetworkWriter(network, "float16").write()))
     assert source.kind == "TFLite, float16"
     for layer, op in zip(source.layers, (op for op in network.plan.ops if op.kind in ("conv", "linear")), strict=True):
@@ -394,8 +376,8 @@ def test_half_precision_weights(tmp_path: Path, shaken: Callable[..., nn.Module]
     assert np.abs(logits(network_of(source), batch) - reference(source, batch)).max() < 2e-3
 
 
-def test_quantized_weights_under_float_activations(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, "mobilenet_v2")
+def test_quantized_weights_under_float_activations(tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, "mobilenet_v2")
     source = tflite.read(saved(tmp_path, NetworkWriter(network, "hybrid", dense=False).write()))
     assert (source.kind, source.exact) == ("TFLite, int8 per channel", False)
     for layer, op in zip(source.layers, (op for op in network.plan.ops if op.kind in ("conv", "linear")), strict=True):
@@ -409,11 +391,9 @@ def test_quantized_weights_under_float_activations(tmp_path: Path, shaken: Calla
 @pytest.mark.parametrize("drops", [False, True], ids=["fused", "dropped"])
 @pytest.mark.parametrize("precision", ["uint8", "int8"])
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
-def test_quantized(
-    name: str, precision: Precision, drops: bool, tmp_path: Path, shaken: Callable[..., nn.Module]
-) -> None:
+def test_quantized(name: str, precision: Precision, drops: bool, tmp_path: Path, lively: Lively) -> None:
     """Dequantized exactly; and the float network does what the integers do, up to their rounding."""
-    network = random_network(shaken, name)
+    network = random_network(lively, name)
     writer = NetworkWriter(network, precision, drops_activations=drops)
     source = tflite.read(saved(tmp_path, writer.write()))
     assert source.kind == f"TFLite, {precision} per {'tensor' if precision == 'uint8' else 'channel'}"
@@ -438,24 +418,25 @@ def test_quantized(
     assert np.corrcoef(theirs.ravel(), found.ravel())[0, 1] > 0.9  # real ones are compared on real pictures, below
 
 
-def test_a_missing_shortcut_is_seen(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
+def test_a_missing_shortcut_is_seen(tmp_path: Path, lively: Lively) -> None:
     """The shapes are V2's whether its shortcuts are there or not; the graph tells."""
     arch = replace(arch_named("mobilenet_v2"), padding="same", shortcut="none")
-    network = lively(build(plan(arch, width=0.35, resolution=64, classes=7)), shaken)
+    network = build(plan(arch, width=0.35, resolution=64, classes=7))
+    network = lively(network, batch_for(network, 4))
     source = tflite.read(saved(tmp_path, NetworkWriter(network).write()))
     assert identify(source).arch.shortcut == "none"
     check_float(source, network)
 
 
-def test_other_connections_are_refused(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    network = random_network(shaken, "mobilenet_v2")
+def test_other_connections_are_refused(tmp_path: Path, lively: Lively) -> None:
+    network = random_network(lively, "mobilenet_v2")
     source = tflite.read(saved(tmp_path, NetworkWriter(network, leaves_out="block_5_add").write()))
     with pytest.raises(ConvertError, match="hang together otherwise: step 17 is weights on step 16 where add"):
         identify(source)
 
 
-def test_labels_packed_behind_it(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    data = NetworkWriter(random_network(shaken, "mobilenet_v1", 0.25)).write()
+def test_labels_packed_behind_it(tmp_path: Path, lively: Lively) -> None:
+    data = NetworkWriter(random_network(lively, "mobilenet_v1", 0.25)).write()
     for names, expected in (("a b c d e f g", tuple("abcdefg")), ("a b", None)):
         file = io.BytesIO(data)
         with zipfile.ZipFile(file, "a") as archive:
@@ -463,8 +444,8 @@ def test_labels_packed_behind_it(tmp_path: Path, shaken: Callable[..., nn.Module
         assert tflite.read(saved(tmp_path, file.getvalue())).labels == expected
 
 
-def test_input_range_from_metadata(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-    writer = NetworkWriter(random_network(shaken, "mobilenet_v1", 0.25))
+def test_input_range_from_metadata(tmp_path: Path, lively: Lively) -> None:
+    writer = NetworkWriter(random_network(lively, "mobilenet_v1", 0.25))
     entry = schema.MetadataT()
     entry.name, entry.buffer = "TFLITE_METADATA", writer.buffer(metadata([0.0], [255.0]))
     writer.metadata = [entry]
@@ -495,9 +476,9 @@ def metadata(mean: list[float], deviation: list[float]) -> bytes:
     return bytes(builder.Output())
 
 
-def test_calibrated_range_of_a_float_input(tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
+def test_calibrated_range_of_a_float_input(tmp_path: Path, lively: Lively) -> None:
     """A float input that is quantized at once: its calibrated range tells which one was meant."""
-    network = random_network(shaken, "mobilenet_v1", 0.25)
+    network = random_network(lively, "mobilenet_v1", 0.25)
     for high, mean in ((1.003, 0.0), (0.9, 0.5)):
         writer = NetworkWriter(network, "int8")
         data = writer.write()
@@ -515,8 +496,8 @@ def test_calibrated_range_of_a_float_input(tmp_path: Path, shaken: Callable[...,
 
 class TestRefused:
     @pytest.fixture
-    def data(self, shaken: Callable[..., nn.Module]) -> bytes:
-        return NetworkWriter(random_network(shaken, "mobilenet_v1", 0.1, 32)).write()
+    def data(self, lively: Lively) -> bytes:
+        return NetworkWriter(random_network(lively, "mobilenet_v1", 0.1, 32)).write()
 
     def test_without_the_package(self, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
@@ -550,22 +531,22 @@ class TestRefused:
             refused = str(error)
         assert "\n" not in refused
 
-    def test_several_answers(self, tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-        writer = NetworkWriter(random_network(shaken, "mobilenet_v1", 0.1, 32))
+    def test_several_answers(self, tmp_path: Path, lively: Lively) -> None:
+        writer = NetworkWriter(random_network(lively, "mobilenet_v1", 0.1, 32))
         writer.write()
         detector = writer.finish([writer.places["input"]], [writer.places["stem"], writer.places["pool"]])
         with pytest.raises(ConvertError, match="1 inputs and 2 outputs"):
             tflite.read(saved(tmp_path, detector))
 
-    def test_dilated(self, tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-        writer = NetworkWriter(random_network(shaken, "mobilenet_v1", 0.1, 32))
+    def test_dilated(self, tmp_path: Path, lively: Lively) -> None:
+        writer = NetworkWriter(random_network(lively, "mobilenet_v1", 0.1, 32))
         writer.write()
         writer.operators[1].builtinOptions.dilationWFactor = 2
         with pytest.raises(ConvertError, match="block_1_depthwise is dilated"):
             tflite.read(saved(tmp_path, writer.finish([writer.places["input"]], [len(writer.tensors) - 1])))
 
-    def test_an_operation_unknown_here(self, tmp_path: Path, shaken: Callable[..., nn.Module]) -> None:
-        writer = NetworkWriter(random_network(shaken, "mobilenet_v1", 0.1, 32))
+    def test_an_operation_unknown_here(self, tmp_path: Path, lively: Lively) -> None:
+        writer = NetworkWriter(random_network(lively, "mobilenet_v1", 0.1, 32))
         writer.write()
         writer.codes[-1].builtinCode = writer.codes[-1].deprecatedBuiltinCode = schema.BuiltinOperator.TANH
         with pytest.raises(ConvertError, match=r"'TANH \d+' is not understood"):

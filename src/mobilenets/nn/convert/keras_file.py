@@ -86,11 +86,11 @@ def _zip(path: Path, h5py: Any) -> KerasFile:
 
 
 def _hdf5(file: Any, path: Path) -> KerasFile:
-    if "layers" in file and "layer_names" not in file.attrs:
+    if "layers" in file and "keras_version" not in file.attrs:
         return KerasFile(None, dict(_numbered(file, None, (), path)), 3, ordered=False)
     config = file.attrs.get("model_config")
     root = file.get("model_weights", file)
-    if "layer_names" not in root.attrs:
+    if not {"layer_names", "layer_names0"} & set(root.attrs):
         raise ConvertError(f"{path}: is an HDF5 file, but not one that Keras saved")
     version = str(_text(file.attrs.get("keras_version", root.attrs.get("keras_version", "2"))))
     arrays: dict[Names, list[Array]] = {}
