@@ -17,6 +17,8 @@ from mobilenets.image import normalize
 from mobilenets.nn.network import from_checkpoint, to_tensors
 from mobilenets.recipe import Recipe
 from mobilenets.train import loop, run, train
+from mobilenets.train.optimization import set_learning_rate
+from mobilenets.train.state import write_state
 
 Tiny = Callable[..., dict[str, Any]]
 Same = Callable[[Path, Path], bool]
@@ -25,7 +27,7 @@ Same = Callable[[Path, Path], bool]
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let Ctrl-C arrive while step number `step`, of all steps taken, is under way."""
     taken = 0
-    original = loop.set_learning_rate
+    original = set_learning_rate
 
     def counted(optimizer: torch.optim.Optimizer, rate: float) -> None:
         nonlocal taken
@@ -263,7 +265,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_at_once(tiny: Tiny, tmp_pat
 def test_a_full_disk_ends_training_and_leaves_the_last_good_state(
     tiny: Tiny, same_weights: Same, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = run.write_state
+    original = write_state
     writes = 0
 
     def until_full(out: Path, state: dict[str, Any]) -> None:

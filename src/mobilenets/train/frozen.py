@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def kept_features(
         tensors = {"train": train.values.numpy(), "val": val.values.numpy()}
         tensors |= {"train_targets": train.targets.numpy(), "val_targets": val.targets.numpy()}
         try:
-            write_atomically(out / NAME, to_bytes(tensors | {"key": np.frombuffer(key, np.uint8)}))
+            write_atomically(out / NAME, to_bytes(tensors | {"key": _digest(key, tensors)}))
         except MobileNetsError as error:  # they are in memory, which is what training needs
             progress.say(f"{error}; the features are not kept")
     return train, val
@@ -154,6 +154,14 @@ def _key(network: Network, card: Card, data_sha256: str, *, mirrored: bool) -> b
     return digest.digest()
 
 
+def _digest(key: bytes, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the sha256 of what features depend on and of the features themselves."""
+    digest = hashlib.sha256(key)
+    for name in sorted(tensors):
+        digest.update(tensors[name].tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
 def _read(path: Path, key: bytes) -> tuple[Features, Features] | None:
     """Return the features in a file, None where there is none, or one of something else."""
     if not path.is_file():
@@ -162,7 +170,8 @@ def _read(path: Path, key: bytes) -> tuple[Features, Features] | None:
         tensors = from_bytes(path.read_bytes())
     except (OSError, SafetensorError, ValueError):
         return None
-    if bytes(tensors["key"]) != key:
+    found = tensors.pop("key", None)
+    if found is None or not np.array_equal(found, _digest(key, tensors)):
         return None
     train, val = (
         Features(torch.from_numpy(tensors[part].copy()), torch.from_numpy(tensors[f"{part}_targets"].copy()))

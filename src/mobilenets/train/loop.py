@@ -154,6 +154,7 @@ def fit(job: Job, training: Training, progress: Progress) -> None:
                 raise KeyboardInterrupt
         begun = time.monotonic()
         progress.counting("validating", len(job.val_batches))
+        share_statistics(training.judged, job.accelerator)
         judged = judge_all(training.judged, job.val_batches, job.accelerator, job.to_input, progress.advance)
         complete_epoch(job, training, judged, val_seconds=time.monotonic() - begun)
         job.save(training, epoch_done=True)
@@ -166,7 +167,8 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
     steps, saved = len(job.train_batches), time.monotonic()
     begun = saved - training.epoch_seconds
     parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
-    sums = torch.tensor(training.sums, dtype=torch.float64, device=accelerator.device)
+    precise = torch.float32 if accelerator.device.type == "mps" else torch.float64
+    sums = torch.tensor(training.sums, dtype=precise, device=accelerator.device)
     model.train()
     progress.epoch_started(epoch, steps, training.step)
     for step, (images, targets) in enumerate(job.train_batches.epoch(epoch, start=training.step), start=training.step):
@@ -190,10 +192,9 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
         if training.average is not None:
             training.average.update(training.network)
 
-        right = (logits.detach().argmax(1) == targets).sum()
-        sums += torch.stack(
-            [loss.detach().double() * len(targets), right.double(), torch.tensor(len(targets)).double()]
-        )
+        sums[0] += loss.detach() * len(targets)
+        sums[1] += (logits.detach().argmax(1) == targets).sum()
+        sums[2] += len(targets)
         training.step, training.epoch_seconds = step + 1, time.monotonic() - begun
         progress.stepped(len(targets) * accelerator.num_processes, sums)
         due = interruption.asked or time.monotonic() - saved > SAVE_SECONDS
@@ -202,6 +203,8 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
             _check(training, recipe, parameters)
         if interruption.asked:
             return
+        if training.step == steps:
+            training.sums = accelerator.reduce(sums).tolist()  # over all processes
         if due:
             saved = time.monotonic()
             job.save(training, epoch_done=False)
@@ -213,6 +216,14 @@ def shrunk(images: Tensor, scale: float) -> Tensor:
         return images
     size = [max(1, round(side * scale)) for side in images.shape[2:]]
     return functional.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+@torch.no_grad()
+def share_statistics(module: nn.Module, accelerator: Accelerator) -> None:
+    """Give all processes the first one's BatchNorm statistics, which are what is saved; weights are equal already."""
+    if accelerator.num_processes > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def complete_epoch(job: Job, training: Training, judged: Judged, *, val_seconds: float) -> None:
@@ -251,7 +262,7 @@ def _rank(entry: dict[str, Any]) -> tuple[float, float]:
 
 def _check(training: Training, recipe: Recipe, parameters: list[Tensor]) -> None:
     """Raise InputError unless the losses so far and the weights after the last step are numbers."""
-    norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in parameters]))
+    norms = torch.stack([parameter.detach().norm() for parameter in parameters])
     if not math.isfinite(training.sums[0]) or not bool(norms.isfinite().all()):
         raise InputError(
             f"the loss is no longer a number in epoch {training.epoch + 1}, step {training.step}: "

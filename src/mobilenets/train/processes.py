@@ -46,7 +46,7 @@ def from_first(accelerator: Accelerator, value: Any) -> Any:
 
 
 @contextmanager
-def ending_together(accelerator: Accelerator, remedy: str) -> Iterator[None]:
+def ending_together(accelerator: Accelerator) -> Iterator[None]:
     """Turn the loss of another process into one line, instead of a hang or a traceback from the network's depths.
 
     Raises:
@@ -62,7 +62,9 @@ def ending_together(accelerator: Accelerator, remedy: str) -> Iterator[None]:
     except (RuntimeError, _AskedToEndError) as error:
         if isinstance(error, RuntimeError) and not _is_about_processes(error):
             raise
-        raise MobileNetsError(f"another process of this training has ended, so this one does too; {remedy}") from None
+        raise MobileNetsError(
+            "another process of this training has ended, so this one does too: go on with the same command and --resume"
+        ) from None
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)

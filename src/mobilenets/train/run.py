@@ -56,7 +56,7 @@ def run(request: Request, *, out: Path, resume: bool) -> TrainResult:
     accelerator = processes.accelerator()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    with processes.ending_together(accelerator, f"go on with: {resume_command(request, out)}"):
+    with processes.ending_together(accelerator):
         state = None
         if accelerator.is_main_process:
             check_folder(out, resume=resume)
@@ -117,6 +117,8 @@ def _train(sitting: Sitting, request: Request, state: dict[str, Any] | None) -> 
         save(training, epoch_done=False)
     else:
         training.restore(state)
+        if not accelerator.is_main_process:
+            training.sums = [0.0, 0.0, 0.0]  # the state has those of the first process
         progress.say(_where(training, sitting.out))
     job = _job(sitting, decisions, network, save)
     try:

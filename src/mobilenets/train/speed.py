@@ -29,6 +29,10 @@ COMPILE_WORTH_SECONDS = 900
 BETTER_BY = 1.03
 """Something else than the default must be this much faster: less is noise."""
 ROUNDS = 3
+BUDGET = 0.04
+"""The measuring takes no more of the training's time than this: if need be, with fewer pictures a step."""
+FEWEST = 4
+"""With fewer pictures a step than these, what is measured is mostly the overhead of a step."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,27 @@ def choose_speed(
     ]
     if len(choices) == 1 and request.compile != "auto":
         return asked
+
+    def candidate(speed: Speed, pictures: int) -> _Candidate:
+        return _Candidate(speed, network, make_optimizer, batch[:pictures], classes)
+
     with _random_state_kept():
-        first = _Candidate(choices[0], network, make_optimizer, batch, classes)
-        first.time_step()  # the first step sets up memory and kernels
-        expected = first.time_step() * steps
-        if expected < WORTH_SECONDS:
+        probe = candidate(choices[0], min(len(batch), 2 * FEWEST))
+        probe.time_step()  # the first step sets up memory and kernels
+        per_picture = probe.time_step() / len(probe.batch)
+        expected = per_picture * len(batch) * steps
+        affordable = int(BUDGET * expected / (per_picture * len(choices) * (1 + ROUNDS)))
+        if expected < WORTH_SECONDS or affordable < FEWEST:
             return choices[0]
-        candidates = [first, *(_Candidate(choice, network, make_optimizer, batch, classes) for choice in choices[1:])]
-        best = _fastest(candidates, say)
-        if request.compile == "auto" and best.median * steps > COMPILE_WORTH_SECONDS:
-            compiled = _Candidate(replace(best.speed, compile=True), network, make_optimizer, batch, classes)
+        best = choices[0]
+        if len(choices) > 1:
+            best = _fastest([candidate(choice, min(len(batch), affordable)) for choice in choices], say)
+        if request.compile == "auto" and expected > COMPILE_WORTH_SECONDS:
+            compiled = candidate(replace(best, compile=True), len(batch))
             if _compiles(compiled, say):
-                best = _fastest([best, compiled], say)
-    say(f"fastest here: {best.speed}; about {duration(best.median * steps)} of training")
-    return best.speed
+                best = _fastest([candidate(best, len(batch)), compiled], say)
+    say(f"fastest here: {best}; about {duration(expected)} of training, or less")
+    return best
 
 
 class _Candidate:
@@ -140,7 +151,7 @@ class _Candidate:
         return self.times[-1]
 
 
-def _fastest(candidates: list[_Candidate], say: Callable[[str], None]) -> _Candidate:
+def _fastest(candidates: list[_Candidate], say: Callable[[str], None]) -> Speed:
     """Time the candidates in turn, so that a disturbance meets them alike; of near equals the first is kept."""
     for candidate in candidates:
         candidate.time_step()
@@ -153,7 +164,7 @@ def _fastest(candidates: list[_Candidate], say: Callable[[str], None]) -> _Candi
         say(f"{candidate.speed}: {len(candidate.batch) / candidate.median:,.1f} images/s")
         if candidate.median * BETTER_BY < best.median:
             best = candidate
-    return best
+    return best.speed
 
 
 def _compiles(candidate: _Candidate, say: Callable[[str], None]) -> bool:
