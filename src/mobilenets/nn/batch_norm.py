@@ -31,7 +31,7 @@ def restore_batch_norm(network: Network, batches: Iterable[Tensor]) -> int:
         The number of pictures used.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    count = {norm: 0 for norm in norms}
+    count = dict.fromkeys(norms, 0)
     total = {norm: torch.zeros(norm.num_features, dtype=torch.float64) for norm in norms}
     square = {norm: torch.zeros(norm.num_features, dtype=torch.float64) for norm in norms}
 
@@ -64,7 +64,8 @@ def restore_batch_norm(network: Network, batches: Iterable[Tensor]) -> int:
 
 def _reparametrize(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     """Set the statistics and adjust scale and shift in float64 so that eval mode computes what it computed."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     device = norm.weight.device
     old_mean, old_variance = norm.running_mean.double().cpu(), norm.running_var.double().cpu()
     a = norm.weight.double().cpu() / (old_variance + norm.eps).sqrt()

@@ -20,10 +20,8 @@ TORCHVISION: list[tuple[str, Callable[[], nn.Module], str, float]] = [
     ("v2, 7 classes", lambda: models.mobilenet_v2(num_classes=7), "mobilenet_v2", 1.0),
     ("v3 large", models.mobilenet_v3_large, "mobilenet_v3_large", 1.0),
     ("v3 small", models.mobilenet_v3_small, "mobilenet_v3_small", 1.0),
-    ("v3 small x2", lambda: models.mobilenet_v3_small(width_mult=2.0), "mobilenet_v3_small", 2.0),
     # Not the published networks of these widths: torchvision scales expansions by themselves.
     ("v3 small 0.75", lambda: models.mobilenet_v3_small(width_mult=0.75), "mobilenet_v3_small_torchvision_0.75", 1.0),
-    ("v3 large 0.5", lambda: models.mobilenet_v3_large(width_mult=0.5), "mobilenet_v3_large_torchvision_0.5", 1.0),
     ("mnasnet 0.5", lambda: models.MNASNet(0.5), "mnasnet_b1", 0.5),
     ("mnasnet 0.75", lambda: models.MNASNet(0.75), "mnasnet_b1", 0.75),
     ("mnasnet 1.0", lambda: models.MNASNet(1.0), "mnasnet_b1", 1.0),
@@ -32,7 +30,6 @@ TORCHVISION: list[tuple[str, Callable[[], nn.Module], str, float]] = [
 
 TIMM: list[tuple[str, str, float]] = [
     ("mobilenetv1_100", "mobilenet_v1", 1.0),
-    ("mobilenetv1_125", "mobilenet_v1", 1.25),
     ("mobilenetv2_050", "mobilenet_v2", 0.5),
     ("mobilenetv2_100", "mobilenet_v2", 1.0),
     ("mobilenetv2_140", "mobilenet_v2", 1.4),

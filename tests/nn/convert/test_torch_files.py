@@ -64,14 +64,12 @@ def save_shuffled(state: Mapping[str, Tensor], path: Path) -> None:
     torch.save({key: state[key] for key in keys}, path)
 
 
-@pytest.mark.parametrize("save", [save_safetensors, save_shuffled])
 @pytest.mark.parametrize("name", ["mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_075", "semnasnet_075"])
-def test_order_is_restored_for_timm(
-    converted: Convert, name: str, save: Callable[[Mapping[str, Tensor], Path], None]
-) -> None:
+def test_order_is_restored_for_timm(converted: Convert, name: str) -> None:
     """A .safetensors file sorts by the alphabet: bn1, bn2, bn3, conv_dw, ..., and blocks.10 before blocks.2."""
     timm = pytest.importorskip("timm")
-    assert converted(timm.create_model(name, num_classes=5), save=save).error(training=False) < 1e-5
+    pair = converted(timm.create_model(name, num_classes=5), save=save_safetensors)
+    assert pair.error(training=False) < 1e-5
 
 
 @pytest.mark.parametrize("save", [save_safetensors, save_shuffled])
