@@ -27,4 +27,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     wishes = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, _STEP_BYTES))
-    return all([mallopt(option, value) == 1 for option, value in wishes])
+    heard = [mallopt(option, value) == 1 for option, value in wishes]
+    return all(heard)
