@@ -565,6 +565,7 @@ class TestRefused:
 )
 def test_real_float(name: str, table: str, width: float, side: int, classes: int, shared_data: Path) -> None:
     source = tflite.read(shared_data / "weights" / name)
+    assert source.crop_fraction is None  # fed the whole picture, as on devices
     network = network_of(source)
     layout = network.plan
     assert (layout.arch.name, layout.width, layout.resolution) == (table, width, (side, side))

@@ -18,7 +18,7 @@ from mobilenets.nn.convert import graph
 from mobilenets.nn.convert.layers import Array, Padding, Source
 from mobilenets.nn.convert.node import Node, Pixels
 from mobilenets.nn.convert.tflite_model import Model, Operation, Tensor, open_model
-from mobilenets.nn.convert.unsaid import CROP_FRACTION, Input, input_of, known_labels
+from mobilenets.nn.convert.unsaid import Input, input_of, known_labels
 
 _FUSED: dict[int, tuple[float, float]] = {1: (0, inf), 2: (-1, 1), 3: (0, 6)}
 """ActivationFunctionType: RELU, RELU_N1_TO_1, RELU6."""
@@ -51,7 +51,7 @@ def read(path: Path) -> Source:
         resolution=size,
         mean=wanted.mean,
         std=wanted.std,
-        crop_fraction=CROP_FRACTION,
+        crop_fraction=None,  # the whole picture, stretched: what TFLite's own examples and cameras feed such a file
         padding=reading.padding or "same",
         batch_norm=reading.batch_norm,
         steps=reading.steps,
