@@ -559,7 +559,13 @@ class TestRefused:
 @pytest.mark.parametrize(
     ("name", "table", "width", "side", "classes"),
     [
-        ("mobilenet_v1_0.25_224_1_default_1.tflite", "mobilenet_v1", 0.25, 224, 1000),  # 1.4e-5
+        (
+            "mobilenet_v1_0.25_224_1_default_1.tflite",
+            "mobilenet_v1",
+            0.25,
+            224,
+            1000,
+        ),  # 1.4e-5; 8.6e-5 at most over 500 photographs
         ("vww_96_float.tflite", "mobilenet_v1", 0.25, 96, 2),  # 7e-7
     ],
 )
@@ -577,10 +583,10 @@ def test_real_float(name: str, table: str, width: float, side: int, classes: int
 
 @pytest.mark.parametrize(
     ("name", "table", "width", "side", "labels", "agreement"),
-    [  # agreement and accuracies over all 500 photographs are in the comments of `test_real_photographs`
-        ("mobilenet_v2_1.0_224_quant.tflite", "mobilenet_v2", 1.0, 224, 1000, 0.9),
-        ("tf2_mobilenet_v2_1.0_224_ptq.tflite", "mobilenet_v2", 1.0, 224, 1000, 0.9),
-        ("mobilenet_v1_0.75_192_quant.tflite", "mobilenet_v1", 0.75, 192, 1000, 0.9),
+    [  # over all 500: LiteRT's top-1 / top-5, the conversion's, and how often their first answers agree
+        ("mobilenet_v2_1.0_224_quant.tflite", "mobilenet_v2", 1.0, 224, 1000, 0.9),  # 85.6/97.8, 86.0/97.4, 97.8 %
+        ("tf2_mobilenet_v2_1.0_224_ptq.tflite", "mobilenet_v2", 1.0, 224, 1000, 0.9),  # 80.6/94.6, 80.6/94.0, 97.4 %
+        ("mobilenet_v1_0.75_192_quant.tflite", "mobilenet_v1", 0.75, 192, 1000, 0.9),  # 77.2/93.6, 77.4/94.0, 96.2 %
     ],
 )
 def test_real_quantized(
