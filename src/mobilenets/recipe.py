@@ -42,7 +42,8 @@ class Recipe:
     0 leaves it. `ema` is the decay of the average of the weights that is validated and saved, 0 for none; it ramps up,
     so that a short training has a short average. `patience` is the number of epochs without a better top-1 after which
     training ends early, 0 for never. `least_steps`: small data sets get more epochs, until they have as many steps.
-    The first `early_share` of the epochs is trained on pictures shrunk to `early_scale` of their sides: the network
+    The classifier learns at `head_rate` times the learning rate, as it begins from random weights where the rest does
+    not. The first `early_share` of the epochs is trained on pictures shrunk to `early_scale` of their sides: the network
     is fully convolutional, and early epochs need no fine detail (progressive resizing).
     """
 
@@ -65,6 +66,7 @@ class Recipe:
     ema: float = 0.0
     patience: int = 0
     least_steps: int = 0
+    head_rate: float = 1.0
     early_share: float = 0.0
     early_scale: float = 1.0
     augmentation: Augmentation = Augmentation()
@@ -137,6 +139,7 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("ema", 0, 0.9999999),
     ("patience", 0, 100_000),
     ("least_steps", 0, 10_000_000),
+    ("head_rate", 1e-3, 1000),
     ("early_share", 0, 1),
     ("early_scale", 0.1, 1),
 )
@@ -152,7 +155,7 @@ FINETUNE = Recipe(
     epochs=12,
     batch_size=32,
     optimizer="sgd",
-    learning_rate=0.02,
+    learning_rate=0.004,
     warmup_epochs=1,
     nesterov=True,
     weight_decay=1e-4,
@@ -160,6 +163,7 @@ FINETUNE = Recipe(
     clip_norm=5.0,
     ema=0.99,
     least_steps=100,
+    head_rate=5.0,
     augmentation=Augmentation("photo", flip=True, color=0.2),
 )
 """All weights, from a network that already knows pictures.

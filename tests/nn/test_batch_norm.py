@@ -51,14 +51,30 @@ def test_the_statistics_are_those_of_the_pictures() -> None:
     met: list[Tensor] = []
     norm = network.get_submodule("block_2_depthwise.norm")
     assert isinstance(norm, nn.BatchNorm2d)
+    restore_batch_norm(network, shown)
     hook = norm.register_forward_pre_hook(lambda _module, inputs: met.append(inputs[0]))
     for batch in shown:
         network(batch)
     hook.remove()
-    restore_batch_norm(network, shown)
     x = torch.cat(met).transpose(0, 1).flatten(1).double()
     torch.testing.assert_close(norm.running_mean, x.mean(1).float(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, x.var(1, correction=0).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_of_one_size_again() -> None:
+    """Folding leaves a channel's weights at any size, and small ones would be thrown about by the first steps."""
+    network = folded()
+    stem = network.get_submodule("stem")
+    assert isinstance(stem, nn.Conv2d)
+    stem.weight[0] = 0
+    stem.weight[1] *= 100
+    stem.weight[2] /= 100
+    x = batches(1)[0]
+    before = network(x)
+    restore_batch_norm(network, batches(2))
+    lengths = stem.weight.flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.tensor([0.0, *[1.0] * 7]))
+    torch.testing.assert_close(network(x), before, rtol=1e-4, atol=1e-5)
 
 
 def test_train_mode_agrees_with_it_afterwards_and_did_not_before() -> None:

@@ -13,13 +13,20 @@ from mobilenets.recipe import Recipe
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer; weight decay is kept off BatchNorm and biases, which are vectors."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    """Return the recipe's optimizer for a network, or for its classifier alone.
+
+    Weight decay is kept off BatchNorm and biases, which are vectors. A group's `rate` is what the learning rate is
+    multiplied with: 1, but for the classifier of a whole network.
+    """
+    head = [id(p) for name, p in network.named_parameters() if name.startswith("classifier.")]
+    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        kind = (
+            recipe.weight_decay if parameter.ndim > 1 else 0.0,
+            recipe.head_rate if id(parameter) in head else 1.0,
+        )
+        kinds.setdefault(kind, []).append(parameter)
+    groups = [{"params": members, "weight_decay": decay, "rate": rate} for (decay, rate), members in kinds.items()]
     rate, betas = recipe.learning_rate, (recipe.momentum, recipe.square_decay)
     match recipe.optimizer:
         case "sgd":
@@ -58,7 +65,7 @@ def learning_rate_at(recipe: Recipe, step: int, steps_an_epoch: int) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
 
 
 class Average:
