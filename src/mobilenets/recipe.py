@@ -43,8 +43,8 @@ class Recipe:
     so that a short training has a short average. `patience` is the number of epochs without a better top-1 after which
     training ends early, 0 for never. `least_steps`: small data sets get more epochs, until they have as many steps.
     The classifier learns at `head_rate` times the learning rate, as it begins from random weights where the rest does
-    not. The first `early_share` of the epochs is trained on pictures shrunk to `early_scale` of their sides: the network
-    is fully convolutional, and early epochs need no fine detail (progressive resizing).
+    not. The first `early_share` of the epochs is trained on pictures shrunk to `early_scale` of their sides: the
+    network is fully convolutional, and early epochs need no fine detail (progressive resizing).
     """
 
     name: str

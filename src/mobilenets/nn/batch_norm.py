@@ -72,7 +72,7 @@ def restore_batch_norm(network: Network, batches: Iterable[Tensor]) -> int:
 def _normalize(convolution: Convolution) -> Tensor:
     """Bring the weights of each channel to length 1; return their lengths before, 1 where they are all zero."""
     weight = convolution.weight.double()
-    lengths = weight.flatten(1).norm(dim=1)
+    lengths: Tensor = weight.flatten(1).square().sum(1).sqrt()
     lengths[lengths == 0] = 1.0
     convolution.weight.copy_(weight / lengths.view(-1, 1, 1, 1))
     return lengths.cpu()
