@@ -1,0 +1,1 @@
+"""Checkpoints as files that other runtimes read, written from the plan without torch."""

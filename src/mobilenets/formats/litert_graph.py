@@ -1,0 +1,207 @@
+"""A TFLite file in the making: its tensors, operations and buffers, and nothing of networks.
+
+The names are those of TFLite's schema.fbs, whose Python tables ai-edge-litert carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenets.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MARK = b"TFL3"
+"""The file identifier, at bytes 4 to 8."""
+
+_SCHEMA_VERSION = 3
+_ALIGNMENT_BYTES = 16  # schema.fbs: Buffer.data is force_align: 16, which flatbuffers' Python writer leaves to us
+
+_VERSIONS = {
+    "CONV_2D": (1, 3),
+    "DEPTHWISE_CONV_2D": (1, 3),
+    "ADD": (1, 2),
+    "MUL": (1, 2),
+    "MEAN": (1, 2),
+    "PAD": (1, 2),
+    "LOGISTIC": (1, 2),
+}
+"""The first version of an operation that takes float32, and int8 (TensorFlow's op_version.cc); 1 for all others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """What stored integers stand for: real = scale * (q - zero_point); several scales run along `dimension`."""
+
+    scale: NDArray[np.float32]
+    zero_point: int
+    dimension: int = 0
+
+
+def schema() -> ModuleType:
+    """Return the tables of the file format.
+
+    Raises:
+        MissingExtraError: ai-edge-litert is not installed.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError:
+        raise MissingExtraError("ai-edge-litert", "litert") from None
+    tables: ModuleType = schema_py_generated
+    return tables
+
+
+class Graph:
+    """One graph under construction; tensors are referred to by their indices."""
+
+    def __init__(self) -> None:
+        self._schema = schema()
+        self._buffers = [self._schema.BufferT()]  # the first one is empty: the buffer of what is no constant
+        self._tensors: list[Any] = []
+        self._operators: list[Any] = []
+        self._codes: dict[tuple[str, int], int] = {}
+        self._metadata: list[Any] = []
+
+    def value(self, name: str, shape: Sequence[int], kind: str, steps: Steps | None = None) -> int:
+        """Add a tensor that is computed or given.
+
+        Args:
+            name: in the file.
+            shape: a negative length is one that may differ from run to run; the file says its absolute value.
+            kind: FLOAT32, INT8, UINT8, ... as the schema calls it.
+            steps: where it is quantized.
+        """
+        made = self._tensor(name, [abs(length) for length in shape], kind, steps)
+        if min(shape, default=0) < 0:
+            made.shapeSignature = [length if length > 0 else -1 for length in shape]
+        return len(self._tensors) - 1
+
+    def constant(self, name: str, values: NDArray[Any], steps: Steps | None = None) -> int:
+        """Add a tensor with its values: float32, int32 or int8."""
+        made = self._tensor(name, list(values.shape), values.dtype.name.upper(), steps)
+        made.buffer = self._buffer(np.ascontiguousarray(values).tobytes())
+        return len(self._tensors) - 1
+
+    def operation(
+        self,
+        code: str,
+        inputs: Sequence[int],
+        output: int,
+        options: str = "",
+        fields: Mapping[str, int | bool | list[int]] | None = None,
+    ) -> int:
+        """Add an operation by its name in the schema; operations run in the order they are added.
+
+        Args:
+            code: its name in BuiltinOperator.
+            inputs: tensors.
+            output: a tensor.
+            options: the name of its table of options, if it has one.
+            fields: what to set in that table.
+
+        Returns:
+            The output.
+        """
+        eight = self._tensors[output].type == self._schema.TensorType.INT8
+        key = (code, _VERSIONS.get(code, (1, 1))[eight])
+        made = self._schema.OperatorT()
+        made.opcodeIndex = self._codes.setdefault(key, len(self._codes))
+        made.inputs, made.outputs = list(inputs), [output]
+        if options:
+            made.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
+            made.builtinOptions = getattr(self._schema, f"{options}T")()
+            for name, value in (fields or {}).items():
+                setattr(made.builtinOptions, name, value)
+        self._operators.append(made)
+        return output
+
+    def metadata(self, name: str, content: bytes) -> None:
+        """Store bytes that the runtime ignores."""
+        made = self._schema.MetadataT()
+        made.name, made.buffer = name, self._buffer(content)
+        self._metadata.append(made)
+
+    def finish(self, source: int, result: int, description: str) -> bytes:
+        """Return the file: a graph from one tensor to one other, also reachable by their names as a signature."""
+        tables = self._schema
+        graph = tables.SubGraphT()
+        graph.name, graph.tensors, graph.operators = "main", self._tensors, self._operators
+        graph.inputs, graph.outputs = [source], [result]
+        signature = tables.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = "serving_default", 0  # as TensorFlow's converter calls it
+        signature.inputs, signature.outputs = [self._named(source)], [self._named(result)]
+        model = tables.ModelT()
+        model.version, model.description = _SCHEMA_VERSION, description
+        model.subgraphs, model.signatureDefs = [graph], [signature]
+        model.operatorCodes = [self._code(code, version) for code, version in self._codes]
+        model.buffers, model.metadata = self._buffers, self._metadata
+        return packed(model)
+
+    def _tensor(self, name: str, shape: list[int], kind: str, steps: Steps | None) -> Any:
+        made = self._schema.TensorT()
+        made.name, made.shape, made.type = name, shape, getattr(self._schema.TensorType, kind)
+        if steps is not None:
+            made.quantization = self._schema.QuantizationParametersT()
+            made.quantization.scale = np.ascontiguousarray(steps.scale, np.float32)
+            made.quantization.zeroPoint = np.full(steps.scale.shape, steps.zero_point, np.int64)
+            made.quantization.quantizedDimension = steps.dimension
+        self._tensors.append(made)
+        return made
+
+    def _buffer(self, content: bytes) -> int:
+        made = self._schema.BufferT()
+        made.data = np.frombuffer(content, np.uint8)
+        self._buffers.append(made)
+        return len(self._buffers) - 1
+
+    def _code(self, name: str, version: int) -> Any:
+        made = self._schema.OperatorCodeT()
+        number = getattr(self._schema.BuiltinOperator, name)
+        made.builtinCode, made.version = number, version
+        made.deprecatedBuiltinCode = min(number, 127)  # where readers of 2020 and before look
+        return made
+
+    def _named(self, tensor: int) -> Any:
+        made = self._schema.TensorMapT()
+        made.name, made.tensorIndex = self._tensors[tensor].name, tensor
+        return made
+
+
+def packed(model: Any) -> bytes:
+    """Return a model of the schema's object API as the bytes of a file, every buffer aligned to 16 bytes."""
+    import flatbuffers
+
+    buffers = [] if model.buffers is None else model.buffers
+    for buffer in buffers:
+        buffer.Pack = _pack_aligned(buffer)
+    builder = flatbuffers.Builder(sum(0 if each.data is None else len(each.data) + 64 for each in buffers) + 65536)
+    builder.Finish(model.Pack(builder), MARK)
+    return bytes(builder.Output())
+
+
+def _pack_aligned(buffer: Any) -> Any:
+    """Return what packs a buffer in place of BufferT.Pack, which aligns its data to single bytes."""
+    tables = schema()
+
+    def pack(builder: Any) -> int:
+        data = None
+        if buffer.data is not None:
+            content = np.asarray(buffer.data, np.uint8).tobytes()
+            builder.StartVector(1, len(content), _ALIGNMENT_BYTES)
+            builder.head -= len(content)
+            builder.Bytes[builder.head : builder.head + len(content)] = content
+            data = builder.EndVector()
+        tables.BufferStart(builder)
+        if data is not None:
+            tables.BufferAddData(builder, data)
+        end: int = tables.BufferEnd(builder)
+        return end
+
+    return pack
