@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from mobilenets.checkpoint import Checkpoint, Metric, save
 from mobilenets.data import Pictures
 from mobilenets.errors import InputError
-from mobilenets.evaluate import evaluate, spread_sample
+from mobilenets.evaluate import evaluate
 
 RGB = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -102,26 +100,6 @@ def test_limits_are_spread_over_the_classes_and_repeatable(model: str, data: Pat
     assert report.part == "3 of 10, all pictures"
     assert evaluate(model, str(data), limit=3).confusion == report.confusion
     assert evaluate(model, str(data), limit=99).part == "all pictures"
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 3))
-def test_samples_are_as_even_as_the_classes_allow(classes: list[int], count: int, seed: int) -> None:
-    targets = np.array(classes, np.int64)
-    chosen = spread_sample(targets, count, seed)
-    assert len(chosen) == len(set(chosen.tolist())) == min(count, len(classes))
-    assert np.array_equal(chosen, np.sort(chosen))
-    assert np.array_equal(chosen, spread_sample(targets, count, seed))
-    taken, present = np.bincount(targets[chosen], minlength=6), np.bincount(targets, minlength=6)
-    for a in range(6):
-        for b in range(6):
-            assert taken[a] >= taken[b] - 1 or taken[a] == present[a]
-
-
-def test_samples_of_fewer_than_the_classes_take_any_class() -> None:
-    targets = np.repeat(np.arange(100), 3)
-    taken = {int(label) for seed in range(30) for label in targets[spread_sample(targets, 5, seed)]}
-    assert len(taken) > 50
-    assert max(taken) > 80
 
 
 @pytest.mark.parametrize(("flag", "arguments"), [("--limit", {"limit": 0}), ("--batch-size", {"batch_size": 0})])

@@ -28,6 +28,8 @@ FORMAT = 1
 """The version of the file format; a file with a higher one is refused."""
 
 KEY = "mobilenets"
+CLIPS = (None, "relu", "relu6")
+"""Activations that 8-bit saturation does by itself; the others need a table, and the values before it a scale."""
 SAMPLE = "sample."
 _MAX_HEADER_BYTES = 100_000_000  # what the safetensors format itself allows
 
@@ -62,6 +64,7 @@ class Card:
     origin: str | None = None  # where weights made elsewhere came from
     parent: str | None = None  # sha256 of the file this one was made from
     notes: tuple[str, ...] = ()
+    quantization: Mapping[str, Any] | None = None  # how an int8 network was made of a float one
 
     @property
     def plan(self) -> Plan:
@@ -94,6 +97,7 @@ class Card:
             "origin": self.origin,
             "parent": self.parent,
             "notes": list(self.notes),
+            "quantization": None if self.quantization is None else dict(self.quantization),
         }
 
     @classmethod
@@ -106,10 +110,13 @@ class Card:
         try:
             height, width = (int(side) for side in data["resolution"])
             labels, notes, recipe = data["labels"], data["notes"], data["recipe"]
+            quantization = data.get("quantization")  # files of the first version have none
             if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
                 raise InputError("labels must be a list of names")
-            if not isinstance(notes, list) or not (recipe is None or isinstance(recipe, dict)):
-                raise InputError("notes must be a list, and a recipe an object")
+            if not isinstance(notes, list) or not all(
+                each is None or isinstance(each, dict) for each in (recipe, quantization)
+            ):
+                raise InputError("notes must be a list, recipe and quantization objects")
             for name in ("task", "precision", "batch_norm", "origin", "parent"):
                 if not isinstance(data[name], str) and (data[name] is not None or name not in {"origin", "parent"}):
                     raise InputError(f"{name} must be text, not {data[name]!r}")
@@ -131,6 +138,7 @@ class Card:
                 origin=data["origin"],
                 parent=data["parent"],
                 notes=tuple(str(note) for note in notes),
+                quantization=quantization,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"the card is incomplete: {type(error).__name__}: {error}") from None
@@ -172,6 +180,37 @@ def tensor_shapes(layout: Plan) -> dict[str, tuple[int, ...]]:
             for name in ("weight", "bias", "running_mean", "running_var"):
                 shapes[f"{op.name}.norm.{name}"] = (c,)
     return shapes
+
+
+def tensor_specs(card: Card) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of every tensor of a model, by name.
+
+    An int8 model has its BatchNorms folded. Beside int8 weights and int32 biases it has `NAME.scale` and
+    `NAME.zero_point` for the input and every operation's output, `NAME.before.scale` and `NAME.before.zero_point` where
+    the activation is no mere clip, and `NAME.weight_scale`: one for each output channel, or a single one.
+
+    Raises:
+        CheckpointError: a precision that is neither float32 nor int8.
+    """
+    if card.precision == "float32":
+        return {name: ("float32", shape) for name, shape in tensor_shapes(card.plan).items()}
+    if card.precision != "int8":
+        raise CheckpointError(f"a checkpoint is float32 or int8, not {card.precision}")
+    per_channel = (card.quantization or {}).get("granularity") != "tensor"
+    specs: dict[str, tuple[str, tuple[int, ...]]] = {}
+    shapes = tensor_shapes(card.plan)
+    outputs = ["input"]
+    for op in card.plan.ops:
+        outputs.append(op.name)
+        if op.activation not in CLIPS:
+            outputs.append(f"{op.name}.before")
+        if f"{op.name}.weight" in shapes:
+            specs[f"{op.name}.weight"] = ("int8", shapes[f"{op.name}.weight"])
+            specs[f"{op.name}.bias"] = ("int32", (op.out[0],))
+            specs[f"{op.name}.weight_scale"] = ("float32", (op.out[0] if per_channel else 1,))
+    for name in outputs:
+        specs[f"{name}.scale"], specs[f"{name}.zero_point"] = ("float32", (1,)), ("uint8", (1,))
+    return specs
 
 
 def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
@@ -309,17 +348,17 @@ def _read(path: Path) -> bytes:
 
 
 def _check_tensors(card: Card, tensors: Tensors, path: Path) -> None:
-    """Raise CheckpointError unless the tensors are exactly those of the card's table, in shape and float32."""
-    expected = tensor_shapes(card.plan)
+    """Raise CheckpointError unless the tensors are exactly those of the card's table, in shape and type."""
+    expected = tensor_specs(card)
     missing = [name for name in expected if name not in tensors]
     extra = [name for name in tensors if name not in expected]
     if missing or extra:
         what = f"misses {missing[0]}" if missing else f"has an unknown tensor {extra[0]}"
         raise CheckpointError(f"{path}: {what}: its weights are not those of {card.arch.name} as its card describes it")
-    for name, shape in expected.items():
-        if tensors[name].shape != shape or tensors[name].dtype != "float32":
+    for name, (dtype, shape) in expected.items():
+        if tensors[name].shape != shape or tensors[name].dtype != dtype:
             found = f"{tensors[name].dtype} {tensors[name].shape}"
-            raise CheckpointError(f"{path}: {name} is {found} where {card.arch.name} needs float32 {shape}")
+            raise CheckpointError(f"{path}: {name} is {found} where {card.arch.name} needs {dtype} {shape}")
 
 
 def _check_sample(card: Card, sample: tuple[np.ndarray, np.ndarray], path: Path) -> None:

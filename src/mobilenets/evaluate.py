@@ -87,28 +87,6 @@ def evaluate(
     return replace(named, files=_write(out, named, outcome, card, command))
 
 
-def spread_sample(targets: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Choose `count` pictures spread over the classes as evenly as these allow; return their places, ascending.
-
-    Which ones depends on targets (N,), count and seed alone.
-
-    >>> import numpy as np
-    >>> targets = np.array([0] * 90 + [1] * 10)
-    >>> np.bincount(targets[spread_sample(targets, 20, seed=0)]).tolist()
-    [10, 10]
-    """
-    import numpy as np
-
-    shuffled = np.random.default_rng(seed).permutation(len(targets))
-    by_class = np.argsort(targets[shuffled], kind="stable")
-    ordered = targets[shuffled[by_class]]
-    place_in_class = np.empty(len(targets), np.int64)
-    place_in_class[by_class] = np.arange(len(targets)) - np.searchsorted(ordered, ordered)
-    # The first of every class, then the second: within each round in shuffled order, so that a count below the number
-    # of classes takes any of them.
-    return np.sort(shuffled[np.argsort(place_in_class, kind="stable")][:count])
-
-
 def _check_counts(flags: Mapping[str, int | None]) -> None:
     for flag, value in flags.items():
         if value is not None and value < 1:
@@ -127,6 +105,8 @@ def _part_of(opened: Data, card: Card, split: Split, held_back: str) -> tuple[Pi
 def _limited(pictures: Pictures, part: str, limit: int | None, seed: int) -> tuple[Pictures, str]:
     if limit is None or limit >= len(pictures):
         return pictures, part
+    from mobilenets.data.split import spread_sample
+
     sample = spread_sample(pictures.targets, limit, seed)
     return pictures.take(sample), f"{limit:,} of {len(pictures):,}, {part}"
 

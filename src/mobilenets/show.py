@@ -252,10 +252,11 @@ def _settings(row: Row, layout: Plan, stride: int) -> dict[str, str]:
             return {"c": f"{row.c}", "n": f"{row.n}", "s": f"{stride}"}
         case InvertedResidual():
             t = row.t if row.t == 1 or arch.expansion is None else arch.expansion
-            cells = {"t": f"{t:g}", "c": f"{row.c}", "n": f"{row.n}", "s": f"{stride}"}
+            inner = {"t": f"{t:g}"} if row.inner is None else {"exp": f"{row.inner}"}
+            cells = inner | {"c": f"{row.c}", "n": f"{row.n}", "s": f"{stride}"}
             return cells | ({"SE": "SE"} if row.se else {})
         case Bneck():
-            cells = {"exp": f"{row.exp}", "c": f"{row.c}", "SE": "SE" if row.se else "-", "s": f"{stride}"}
+            cells = {"exp": f"{row.inner or row.exp}", "c": f"{row.c}", "SE": "SE" if row.se else "-", "s": f"{stride}"}
             return cells | {"NL": NON_LINEARITIES.get(row.nl, row.nl)}
         case Dense():
             return {"c": f"{row.c}", "NL": NON_LINEARITIES.get(row.activation, row.activation)}

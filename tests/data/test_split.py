@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilenets.data import open_data
-from mobilenets.data.split import stratified
+from mobilenets.data.split import spread_sample, stratified
 from mobilenets.errors import InputError
 
 
@@ -49,3 +49,23 @@ def test_other_fractions_are_refused(fraction: float) -> None:
         open_data("digits", val_fraction=fraction)
     with pytest.raises(InputError, match="--val-fraction must lie between 0 and 1"):
         stratified(np.zeros(3, np.int64), ["a", "b", "c"], seed=0, val_fraction=fraction)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 3))
+def test_samples_are_as_even_as_the_classes_allow(classes: list[int], count: int, seed: int) -> None:
+    targets = np.array(classes, np.int64)
+    chosen = spread_sample(targets, count, seed)
+    assert len(chosen) == len(set(chosen.tolist())) == min(count, len(classes))
+    assert np.array_equal(chosen, np.sort(chosen))
+    assert np.array_equal(chosen, spread_sample(targets, count, seed))
+    taken, present = np.bincount(targets[chosen], minlength=6), np.bincount(targets, minlength=6)
+    for a in range(6):
+        for b in range(6):
+            assert taken[a] >= taken[b] - 1 or taken[a] == present[a]
+
+
+def test_samples_of_fewer_than_the_classes_take_any_class() -> None:
+    targets = np.repeat(np.arange(100), 3)
+    taken = {int(label) for seed in range(30) for label in targets[spread_sample(targets, 5, seed)]}
+    assert len(taken) > 50
+    assert max(taken) > 80

@@ -49,7 +49,11 @@ class Separable:
 
 @dataclass(frozen=True, slots=True)
 class InvertedResidual:
-    """A line of V2's Table 2: expansion t, output channels c, repeats n, stride s of the first repeat."""
+    """A line of V2's Table 2: expansion t, output channels c, repeats n, stride s of the first repeat.
+
+    A narrowed network also says how many channels are left: `inner` between expansion and projection, in place of t,
+    and `squeezed` inside its squeeze-excite. A block with `inner` expands, whatever the number.
+    """
 
     t: float
     c: int
@@ -57,11 +61,16 @@ class InvertedResidual:
     s: int
     kernel: int = 3
     se: bool = False
+    inner: int | None = None
+    squeezed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bneck:
-    """A line of V3's Tables 1 and 2: kernel, expansion size in channels, output channels, SE, non-linearity, stride."""
+    """A line of V3's Tables 1 and 2: kernel, expansion size in channels, output channels, SE, non-linearity, stride.
+
+    `inner` and `squeezed` are as in :class:`InvertedResidual`; `inner` takes the place of exp.
+    """
 
     kernel: int
     exp: int
@@ -69,6 +78,8 @@ class Bneck:
     se: bool
     nl: Activation
     s: int
+    inner: int | None = None
+    squeezed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ OPTIONS = (
 )
 """The fields of an `Arch` that may follow a name: the V2 paper's ablations and what published weights differ in."""
 
+_IF_GIVEN = ("inner", "squeezed")
+"""Fields that the papers' tables lack: written only where a narrowed network has them."""
+
 _MOST_BLOCKS = 1000
 _LARGEST_KERNEL = 31
 
@@ -155,7 +158,8 @@ def _row_from_json(row: object, index: int) -> Row:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    values = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: each for name, each in values.items() if each is not None or name not in _IF_GIVEN}
 
 
 def _build(kind: Any, values: object, where: str) -> Any:

@@ -206,13 +206,9 @@ class _Layout:
                     self._separable(index, row, stride if repeat == 0 else 1)
             case InvertedResidual():
                 for repeat in range(row.n):
-                    t = row.t if row.t == 1 or self.arch.expansion is None else self.arch.expansion
-                    inner = self.shape[0] if t == 1 else max(1, round(t * self.shape[0]))
-                    self._bottleneck(
-                        index, inner, row.c, row.kernel, stride if repeat == 0 else 1, row.se, self.arch.activation
-                    )
+                    self._bottleneck(index, row, stride if repeat == 0 else 1, self.arch.activation)
             case Bneck():
-                self._bottleneck(index, self._ratio(row.exp), row.c, row.kernel, stride, row.se, row.nl)
+                self._bottleneck(index, row, stride, row.nl)
             case Pool():
                 self._append("pool", "pool", (self.last,), (self.shape[0], 1, 1), row=index)
             case Dense():
@@ -229,6 +225,15 @@ class _Layout:
                     bias=True,
                     dropout=row.dropout,
                 )
+
+    def _inner(self, row: InvertedResidual | Bneck) -> int:
+        """Return how many channels a block has between its expansion and its projection."""
+        if row.inner is not None:
+            return self.scaled(row.inner, "scale")
+        if isinstance(row, Bneck):
+            return self._ratio(row.exp)
+        t = row.t if row.t == 1 or self.arch.expansion is None else self.arch.expansion
+        return self.shape[0] if t == 1 else max(1, round(t * self.shape[0]))
 
     def _ratio(self, exp: int) -> int:
         """V3's expansion at this width: the table's ratio to its input, times the actual input, rounded to 8."""
@@ -253,27 +258,27 @@ class _Layout:
         self._conv(f"{block}_pointwise", self.scaled(row.c, "scale"), index, activation=act, block=block)
         self.table_channels = row.c
 
-    def _bottleneck(self, index: int, inner: int, c: int, kernel: int, s: int, se: bool, act: Activation) -> None:
+    def _bottleneck(self, index: int, row: InvertedResidual | Bneck, s: int, act: Activation) -> None:
         """Expand, depthwise, squeeze-excite, project, shortcut (V2 section 3.3, Table 1; V3 section 5.3)."""
         self.blocks += 1
         block = f"block_{self.blocks}"
-        source, before, out = self.last, self.shape, self.scaled(c, "scale")
+        source, before, inner, out = self.last, self.shape, self._inner(row), self.scaled(row.c, "scale")
         thick = None
-        if inner != before[0] or self.arch.expands_always:
+        if inner != before[0] or row.inner is not None or self.arch.expands_always:
             self._conv(f"{block}_expand", inner, index, activation=act, block=block)
             if self.arch.shortcut == "expansion" and self.thick is not None and self.thick[1] == self.shape:
                 sources = (self.last, self.thick[0])
                 self._append(f"{block}_add", "add", sources, self.shape, row=index, block=block)
             thick = (self.last, self.shape) if s == 1 else None
-        late = se and self.arch.se.before_activation and self.last != source
-        self._depthwise(block, index, kernel, s, None if late else act)
-        if se:
-            self._squeeze_excite(block, index, before[0], act if late else None)
+        late = row.se and self.arch.se.before_activation and self.last != source
+        self._depthwise(block, index, row.kernel, s, None if late else act)
+        if row.se:
+            self._squeeze_excite(block, index, before[0], row.squeezed, act if late else None)
         self._conv(f"{block}_project", out, index, activation=self.arch.bottleneck_activation, block=block)
         self.thick = thick
         if s == 1 and self.arch.shortcut == "bottleneck":
             self._shortcut(block, index, source, before)
-        self.table_channels = c
+        self.table_channels = row.c
 
     def _shortcut(self, block: str, index: int, source: str, before: Shape) -> None:
         projected, shape = self.last, self.shape
@@ -286,10 +291,13 @@ class _Layout:
             self.shape = shape
         self._append(f"{block}_add", "add", (projected, source), shape, row=index, block=block)
 
-    def _squeeze_excite(self, block: str, index: int, block_input: int, act: Activation | None) -> None:
+    def _squeeze_excite(
+        self, block: str, index: int, block_input: int, squeezed: int | None, act: Activation | None
+    ) -> None:
         se = self.arch.se
         mapped, shape = self.last, self.shape
         inner = round_channels(se.ratio * (shape[0] if se.of == "expansion" else block_input), se.divisor)
+        inner = inner if squeezed is None else self.scaled(squeezed, "scale")
         at = {"row": index, "block": block, "bias": True}
         self._append(f"{block}_se_pool", "pool", (mapped,), (shape[0], 1, 1), row=index, block=block)
         self._append(f"{block}_se_reduce", "conv", (self.last,), (inner, 1, 1), activation="relu", **at)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Hold pictures back for validation, the same share of every class."""
+"""Choose among pictures: some held back for validation, or a sample, the same share of every class."""
 
 from __future__ import annotations
 
@@ -31,6 +31,25 @@ def stratified(
         share = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
         held_back[members[np.argsort(ranks[members], kind="stable")[:share]]] = True
     return np.flatnonzero(~held_back), np.flatnonzero(held_back)
+
+
+def spread_sample(targets: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Choose `count` pictures spread over the classes as evenly as these allow; return their places, ascending.
+
+    Which ones depends on targets (N,), count and seed alone.
+
+    >>> targets = np.array([0] * 90 + [1] * 10)
+    >>> np.bincount(targets[spread_sample(targets, 20, seed=0)]).tolist()
+    [10, 10]
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(targets))
+    by_class = np.argsort(targets[shuffled], kind="stable")
+    ordered = targets[shuffled[by_class]]
+    place_in_class = np.empty(len(targets), np.int64)
+    place_in_class[by_class] = np.arange(len(targets)) - np.searchsorted(ordered, ordered)
+    # The first of every class, then the second: within each round in shuffled order, so that a count below the number
+    # of classes takes any of them.
+    return np.sort(shuffled[np.argsort(place_in_class, kind="stable")][:count])
 
 
 def _rank(seed: int, name: str) -> int:

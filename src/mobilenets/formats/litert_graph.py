@@ -175,33 +175,31 @@ class Graph:
 
 
 def packed(model: Any) -> bytes:
-    """Return a model of the schema's object API as the bytes of a file, every buffer aligned to 16 bytes."""
+    """Return a model of the schema's object API as the bytes of a file, the data of its buffers aligned."""
     import flatbuffers
 
-    buffers = [] if model.buffers is None else model.buffers
-    for buffer in buffers:
-        buffer.Pack = _pack_aligned(buffer)
-    builder = flatbuffers.Builder(sum(0 if each.data is None else len(each.data) + 64 for each in buffers) + 65536)
+    model.buffers = [_Buffer(each.data) for each in model.buffers or []]
+    builder = flatbuffers.Builder(sum(len(each.content) + 64 for each in model.buffers) + 65536)
     builder.Finish(model.Pack(builder), MARK)
     return bytes(builder.Output())
 
 
-def _pack_aligned(buffer: Any) -> Any:
-    """Return what packs a buffer in place of BufferT.Pack, which aligns its data to single bytes."""
-    tables = schema()
+class _Buffer:
+    """What packs itself in BufferT's place, which would align its data to single bytes."""
 
-    def pack(builder: Any) -> int:
-        data = None
-        if buffer.data is not None:
-            content = np.asarray(buffer.data, np.uint8).tobytes()
-            builder.StartVector(1, len(content), _ALIGNMENT_BYTES)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content
+    def __init__(self, data: NDArray[np.uint8] | None) -> None:
+        self.content = b"" if data is None else np.asarray(data, np.uint8).tobytes()
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802  # the schema's name
+        """Write the table and its data; return where it is."""
+        tables, data = schema(), None
+        if self.content:
+            builder.StartVector(1, len(self.content), _ALIGNMENT_BYTES)
+            builder.head -= len(self.content)
+            builder.Bytes[builder.head : builder.head + len(self.content)] = self.content
             data = builder.EndVector()
         tables.BufferStart(builder)
         if data is not None:
             tables.BufferAddData(builder, data)
         end: int = tables.BufferEnd(builder)
         return end
-
-    return pack

@@ -1,6 +1,7 @@
-"""Run a model: `load` makes a `Predictor` of a checkpoint, by one of several runtimes.
+"""Run a model: `load` makes a `Predictor` of a checkpoint or an exported file, by one of several runtimes.
 
 A runtime is one module with a function `open_predictor(checkpoint, threads) -> Predictor`, and one line in `RUNTIMES`.
+Where it has a file format of its own, `open_file(path, threads) -> Predictor` opens what `mobilenets export` wrote.
 It computes and nothing else: what goes in is checked here, and decoding, resizing, normalization and softmax are
 written once, above it (`mobilenets.runtime.feed`).
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.errors import CheckpointError, InputError, MissingExtraError, WeightsError
@@ -31,8 +32,12 @@ class Predictor(Protocol):
     def card(self) -> Card:
         """What the model is: labels, preprocessing, resolution."""
 
-    def run(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Compute the outputs for float32 (N, C, H, W), normalized as the card says.
+    @property
+    def pictures(self) -> bool:
+        """Whether `run` takes pictures themselves, uint8 (N, H, W, C), and normalizes them as its first step."""
+
+    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
+        """Compute the outputs for float32 (N, C, H, W), normalized as the card says, or for pictures (see there).
 
         For a classifier that is one array of logits, float32 (N, classes). The batch is left as it is, and pictures do
         not influence one another. Height and width may differ from the card's: these networks take any.
@@ -49,54 +54,93 @@ class Runtime:
     module: str
     package: str
     extra: str
+    precisions: tuple[str, ...] = ("float32", "int8")
+    suffix: str | None = None  # of the files it opens
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there."""
+        return find_spec(self.package) is not None
 
 
 RUNTIMES = {
-    "torch": Runtime("mobilenets.runtime.torch_runtime", "torch", "train"),
+    "torch": Runtime("mobilenets.runtime.torch_runtime", "torch", "train", ("float32",)),
+    "reference": Runtime("mobilenets.runtime.reference_runtime", "numpy", "train"),
 }
-"""Runtimes by name, the fastest first: `runtime=None` takes the first whose package is installed."""
+"""Runtimes by name, the fastest first: `runtime=None` takes the first that is installed and can run the model."""
 
 
 def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: int | None = None) -> Predictor:
     """Load a model to run it.
 
     Args:
-        model: a checkpoint's path, a published-weights name, or a `Checkpoint` in memory.
-        runtime: a name in `RUNTIMES`; None takes the fastest that is installed.
+        model: a checkpoint's or an exported file's path, a published-weights name, or a `Checkpoint` in memory.
+        runtime: a name in `RUNTIMES`; None takes the fastest that is installed. An exported file has its own.
         threads: how many the computation may use; None leaves that to the runtime.
 
     Returns:
         A predictor whose `run` checks its batch before it computes.
 
     Raises:
-        InputError: an unknown runtime, or threads below 1.
+        InputError: an unknown runtime, one that does not run this file, or threads below 1.
         CheckpointError: the file is missing, damaged, or of a kind this runtime does not run.
         WeightsError: no weights are published under that name, or they cannot be had.
         MissingExtraError: the runtime is not installed.
 
     >>> load("mobilenet_v2", runtime="abacus")
     Traceback (most recent call last):
-    mobilenets.errors.InputError: no runtime is called 'abacus': there is torch
+    mobilenets.errors.InputError: no runtime is called 'abacus': there is torch, reference
     """
-    name = choose(runtime)
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, not {threads}")
-    adapter = import_module(RUNTIMES[name].module)
-    return _Checked(adapter.open_predictor(resolve(model), threads))
+    name = choose(runtime, model)
+    if exported(model) is not None:
+        assert isinstance(model, str | Path)
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        return _Checked(import_module(RUNTIMES[name].module).open_file(path, threads))
+    checkpoint = resolve(model)
+    precision = checkpoint.card.precision
+    if runtime is None:
+        name = choose(None, precision=precision)
+    elif precision not in RUNTIMES[name].precisions:
+        able = ", ".join(each for each, of in RUNTIMES.items() if precision in of.precisions)
+        raise CheckpointError(f"the {name} runtime does not run {precision} checkpoints: choose one of {able}")
+    return _Checked(import_module(RUNTIMES[name].module).open_predictor(checkpoint, threads))
 
 
-def choose(runtime: str | None = None) -> str:
-    """Return the name of the runtime to use: the one asked for, or the fastest installed.
+def exported(model: str | Path | Checkpoint) -> str | None:
+    """Return the name of the runtime whose exported file a path names, by its ending; None for anything else.
 
-    Raises InputError for an unknown name and MissingExtraError where it, or any, is not installed.
+    >>> exported("cats.onnx"), exported("cats.safetensors")
+    ('onnx', None)
+    """
+    if not isinstance(model, str | Path):
+        return None
+    suffix = Path(model).suffix.lower()
+    return next((name for name, each in RUNTIMES.items() if suffix and each.suffix == suffix), None)
+
+
+def choose(
+    runtime: str | None = None, model: str | Path | Checkpoint | None = None, *, precision: str = "float32"
+) -> str:
+    """Return the name of the runtime to use: the one asked for, the exported file's own, or the fastest installed.
+
+    Raises InputError for an unknown name or one that does not open this file, and MissingExtraError where it, or any,
+    is not installed.
     """
     if runtime is not None and runtime not in RUNTIMES:
         close = difflib.get_close_matches(runtime, RUNTIMES, 1)
         hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(RUNTIMES)}"
         raise InputError(f"no runtime is called {runtime!r}: {hint}")
-    names = list(RUNTIMES) if runtime is None else [runtime]
+    own = None if model is None else exported(model)
+    if own is not None and runtime not in (None, own):
+        raise InputError(f"{model}: this file is run by {own}, not by {runtime}: name the checkpoint it was made from")
+    asked = runtime or own
+    names = [name for name, each in RUNTIMES.items() if precision in each.precisions] if asked is None else [asked]
     for name in names:
-        if find_spec(RUNTIMES[name].package) is not None:
+        if RUNTIMES[name].installed:
             return name
     raise MissingExtraError(RUNTIMES[names[0]].package, RUNTIMES[names[0]].extra)
 
@@ -131,15 +175,20 @@ class _Checked:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor: Predictor | None = predictor
         self._card = predictor.card
+        self._pictures = predictor.pictures
 
     @property
     def card(self) -> Card:
         return self._card
 
-    def run(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+    @property
+    def pictures(self) -> bool:
+        return self._pictures
+
+    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
         if self._predictor is None:
             raise InputError("this predictor is closed: load the model again")
-        _check_batch(batch, self._card)
+        _check_batch(batch, self._card, pictures=self._pictures)
         return self._predictor.run(batch)
 
     def close(self) -> None:
@@ -148,16 +197,18 @@ class _Checked:
             predictor.close()
 
 
-def _check_batch(batch: npt.NDArray[np.float32], card: Card) -> None:
+def _check_batch(batch: npt.NDArray[Any], card: Card, *, pictures: bool) -> None:
     import numpy as np
 
     height, width = card.resolution
-    wanted = f"float32 (N, {card.in_channels}, H, W), here H = {height} and W = {width}"
+    dtype, remedy = (np.uint8, "`image.fit`") if pictures else (np.float32, "`image.normalize`")
+    shape = f"(N, H, W, {card.in_channels})" if pictures else f"(N, {card.in_channels}, H, W)"
+    wanted = f"{dtype.__name__} {shape}, here H = {height} and W = {width}"
     if not isinstance(batch, np.ndarray):
         raise InputError(f"a batch must be a numpy array, {wanted}, not {type(batch).__name__}")
-    if batch.ndim != 4 or batch.shape[1] != card.in_channels:
+    if batch.ndim != 4 or batch.shape[3 if pictures else 1] != card.in_channels:
         raise InputError(f"a batch of shape {batch.shape} does not fit: it must be {wanted}")
-    if batch.dtype != np.float32:
-        raise InputError(f"a batch of {batch.dtype} does not fit: it must be {wanted}; `image.normalize` makes it")
-    if 0 in batch.shape[2:]:
+    if batch.dtype != dtype:
+        raise InputError(f"a batch of {batch.dtype} does not fit: it must be {wanted}; {remedy} makes it")
+    if 0 in (batch.shape[1:3] if pictures else batch.shape[2:]):
         raise InputError(f"a batch of shape {batch.shape} has pictures without pixels")

@@ -29,7 +29,8 @@ def logits_of(predictor: Predictor, fitted: Sequence[npt.NDArray[np.uint8]]) -> 
     card = predictor.card
     if not fitted:
         return np.zeros((0, len(card.labels)), np.float32)
-    (logits,) = predictor.run(normalize(np.stack(fitted), card.preprocess))
+    batch = np.stack(fitted)
+    (logits,) = predictor.run(batch if predictor.pictures else normalize(batch, card.preprocess))
     return logits
 
 

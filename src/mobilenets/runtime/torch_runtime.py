@@ -46,6 +46,8 @@ class TorchPredictor:
     back afterwards; two predictors that run at the same moment in two Python threads would share the number set last.
     """
 
+    pictures = False
+
     def __init__(self, card: Card, network: Network, threads: int | None) -> None:
         self.card = card
         self._network = network

@@ -23,7 +23,6 @@ from mobilenets.image.preprocess import normalize
 from mobilenets.nn.convert import formats, torch_files
 from mobilenets.nn.convert.labels import imagenet_labels
 from mobilenets.nn.convert.layers import Array
-from mobilenets.nn.convert.proof import pictures
 from mobilenets.nn.download import digest
 from mobilenets.nn.network import from_checkpoint
 
@@ -256,18 +255,6 @@ def test_cut_anywhere_a_file_gives_one_clear_line(weights: Path, tmp_path: Path)
             convert(tmp_path / "cut", out=tmp_path / "m")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "m").exists()
-
-
-def test_pictures_are_varied_and_always_the_same() -> None:
-    from mobilenets.image import Preprocess
-
-    drawn = pictures(Preprocess(40, 56), 4)
-    assert drawn.shape == (4, 40, 56, 3)
-    assert np.array_equal(drawn, pictures(Preprocess(40, 56), 4))
-    rough = np.abs(np.diff(drawn.astype(float), axis=2)).mean((1, 2, 3))
-    assert min(rough[::2]) > 60  # noise
-    assert max(rough[1::2]) < 30  # shapes
-    assert drawn[1].std() > 10
 
 
 REAL = {
