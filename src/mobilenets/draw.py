@@ -89,18 +89,18 @@ def draw_curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
     out; a panel without any value is not drawn.
     """
     panels = _panels_with_values(history)
-    with _style() as figure_class:
+    with figure_style() as figure_class:
         figure = figure_class(figsize=(4.2 * max(1, len(panels)), 3.3), layout="constrained")
         for position, panel in enumerate(panels):
             _draw_panel(figure.add_subplot(1, len(panels), position + 1), panel, history)
-        return _png(figure)
+        return to_png(figure)
 
 
 def draw_curve_svgs(history: Sequence[Mapping[str, float | None]]) -> tuple[str, ...]:
     """Draw the panels of `draw_curves` as one SVG each, for pages that put them side by side or one below the other."""
     drawings = []
     for panel in _panels_with_values(history):
-        with _style() as figure_class:
+        with figure_style() as figure_class:
             figure = figure_class(figsize=(4.6, 3.2), layout="constrained")
             _draw_panel(figure.add_subplot(), panel, history)
             drawings.append(_svg(figure, f"{panel.title} per epoch"))
@@ -115,13 +115,13 @@ def draw_confusion(
     Rows are true classes, columns predicted ones; the strength of a colour is the share of the row: blue is right,
     orange wrong. The `confused` pairs are listed beside the matrix where names do not fit its axes.
     """
-    with _style() as figure_class:
-        return _png(_confusion_figure(figure_class, confusion, labels, confused))
+    with figure_style() as figure_class:
+        return to_png(_confusion_figure(figure_class, confusion, labels, confused))
 
 
 def draw_confusion_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     """Draw the matrix of `draw_confusion` as SVG, without a list of pairs."""
-    with _style() as figure_class:
+    with figure_style() as figure_class:
         return _svg(_confusion_figure(figure_class, confusion, labels, ()), "confusion matrix")
 
 
@@ -135,7 +135,7 @@ def draw_predictions(pictures: Sequence[npt.NDArray[np.uint8]], predictions: Seq
     rows = -(-len(predictions) // columns)
     tile = _Tile(picture_height=210, bars=bars)
     width, height = columns * tile.width, max(1, rows) * tile.height
-    with _style() as figure_class:
+    with figure_style() as figure_class:
         figure = figure_class(figsize=(width / 100, height / 100))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -144,7 +144,7 @@ def draw_predictions(pictures: Sequence[npt.NDArray[np.uint8]], predictions: Seq
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
         axes.set_aspect("auto")
-        return _png(figure)
+        return to_png(figure)
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def _list_pairs(axes: Axes, pairs: Sequence[Confused]) -> None:
 
 
 @contextmanager
-def _style() -> Iterator[type[Figure]]:
+def figure_style() -> Iterator[type[Figure]]:
     """Set the look for the figures made inside, and hand out the figure class."""
     try:
         import matplotlib as mpl
@@ -354,7 +354,8 @@ def _style() -> Iterator[type[Figure]]:
         yield Figure
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG on white, at most `WIDEST_PIXELS` wide; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     dots_per_inch = min(160, WIDEST_PIXELS / figure.get_figwidth())
     figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white", metadata={"Software": None})
