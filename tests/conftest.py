@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,11 @@ import pytest
 
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.arch.mobilenet import Classifier, Conv, Pool
-from mobilenets.checkpoint import Card, Checkpoint, tensor_shapes
+from mobilenets.checkpoint import CLIPS, Card, Checkpoint, tensor_shapes
+from mobilenets.engine.folding import folded
+from mobilenets.engine.int8 import Granularity, int8_checkpoint
+from mobilenets.engine.quantized import quantization
+from mobilenets.engine.reference import arithmetic
 from mobilenets.image import Preprocess
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -49,3 +55,73 @@ def colour_checkpoint() -> Checkpoint:
     tensors[f"{classifier}.weight"][:, :3] = 8 * np.eye(3)
     tensors[f"{classifier}.bias"][:] = -8
     return Checkpoint(card, tensors)
+
+
+SIDE = 48
+RandomNetwork = Callable[..., Checkpoint]
+
+
+@cache
+def _random_network(name: str, *, channels: int = 3, padding: str | None = None) -> Checkpoint:
+    import torch
+
+    from mobilenets.nn.network import build, to_tensors
+
+    arch = ARCHITECTURES[name] if padding is None else replace(ARCHITECTURES[name], padding=padding)
+    preprocess = Preprocess(SIDE, SIDE, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
+    card = Card(arch, 0.25, (SIDE, SIDE), tuple("abcdefg"), preprocess, in_channels=channels)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = build(card.plan)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.8, 1.2)
+                module.bias.normal_(0, 0.2)
+                module.momentum = 1.0
+            elif isinstance(module, torch.nn.Linear):
+                module.bias.normal_(0, 0.1)
+        network(torch.from_numpy(_noise(8, channels)))
+    return Checkpoint(card, to_tensors(network))
+
+
+def _noise(count: int, channels: int) -> np.ndarray:
+    """Return pictures of noise, each channel of another brightness and contrast, float32 (N, channels, 48, 48)."""
+    random = np.random.default_rng(9)
+    noise = random.normal(size=(count, channels, SIDE, SIDE))
+    brightness, contrast = random.normal(size=(2, count, channels, 1, 1))
+    return (brightness + contrast * noise).astype(np.float32)
+
+
+@cache
+def _random_int8_network(
+    name: str, *, channels: int = 3, padding: str | None = None, granularity: Granularity = "channel"
+) -> Checkpoint:
+    """Quantize by the smallest and largest value that eight pictures of noise lead to."""
+    checkpoint = _random_network(name, channels=channels, padding=padding)
+    by = arithmetic(checkpoint)
+    live = {"input": by.enter(_noise(8, channels))}
+    ranges = {"input": quantization(live["input"].min(), live["input"].max())}
+    for op in checkpoint.card.plan.ops:
+        sources = [live[source] for source in op.sources]
+        live[op.name] = out = by.compute(op, *sources)
+        ranges[op.name] = quantization(float(out.min()), float(out.max()))
+        if op.activation not in CLIPS:
+            before = by.compute(replace(op, activation=None), *sources)
+            ranges[f"{op.name}.before"] = quantization(float(before.min()), float(before.max()))
+    return int8_checkpoint(checkpoint.card, folded(checkpoint), ranges, granularity)
+
+
+@pytest.fixture(scope="session")
+def random_network() -> RandomNetwork:
+    """Return a maker of narrow networks with random weights: (architecture's name, *, channels=3, padding=None).
+
+    Their BatchNorm statistics are those of random pictures: with arbitrary ones the signal would die or explode on its
+    way, and no runtime could be told from another. `padding` replaces the table's rule.
+    """
+    return _random_network
+
+
+@pytest.fixture(scope="session")
+def random_int8_network() -> RandomNetwork:
+    """Return a maker of the same networks in int8: (architecture's name, *, channels, padding, granularity="channel")."""
+    return _random_int8_network

@@ -7,22 +7,19 @@ kernels. Clipping at 0 and 6 is no operator there: 8-bit saturation does it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from mobilenets.arch import Op, Plan
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine.folding import folded
-from mobilenets.engine.quantized import bounds, quantizations, quantize
+from mobilenets.engine.quantized import LEVELS, bounds, quantizations, quantize
 from mobilenets.errors import InputError
 from mobilenets.formats.card import KEY, card_to_text
 from mobilenets.formats.onnx_graph import Dims, GraphBuilder, activate, operation
-from mobilenets.image.preprocess import Preprocess, normalize, scale_and_shift
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from mobilenets.image import Preprocess
+from mobilenets.image.preprocess import normalize, scale_and_shift
 
 INPUT, OUTPUT = "input", "logits"
 """What the graph's input and its first output are called."""
@@ -41,7 +38,7 @@ def to_onnx(
         checkpoint: float32 or int8.
         pictures: take pictures as `image.fit` leaves them, uint8 (N, H, W, C), and normalize in the graph.
         resolution: "dynamic" takes any height and width, "fixed" the card's; the batch is of any size with both.
-        every_output: every operation's value is an output too: float32, or uint8 codes, called as the operation.
+        every_output: every operation's value is an output too: float32, or uint8 codes, called as `value_names` says.
 
     Raises:
         InputError: a resolution that is neither.
@@ -49,62 +46,192 @@ def to_onnx(
     """
     if resolution not in ("dynamic", "fixed"):
         raise InputError(f"the resolution of an ONNX file is dynamic or fixed, not {resolution!r}")
-    card = checkpoint.card
-    writer = _writer(checkpoint, fixed=resolution == "fixed")
-    graph, layout = writer.graph, card.plan
-    sides: Dims = card.resolution if resolution == "fixed" else ("H", "W")
-    if pictures:
-        entry = graph.tensor(INPUT, np.uint8, ("N", *sides, card.in_channels))
-        writer.enter_pictures(card.preprocess)
-    else:
-        entry = graph.tensor(INPUT, np.float32, ("N", card.in_channels, *sides))
-        writer.enter()
+    card, fixed = checkpoint.card, resolution == "fixed"
+    layout = card.plan
+    writer = (_Int8Writer if card.precision == "int8" else _FloatWriter)(checkpoint, layout, fixed=fixed)
+    writer.enter(pictures=pictures)
     for op in layout.ops:
         writer.add(op)
-    writer.leave(layout.ops[-1])
+    writer.leave()
+    graph = writer.graph
+    sides: Dims = card.resolution if fixed else ("H", "W")
+    entry = (
+        graph.tensor(INPUT, np.uint8, ("N", *sides, card.in_channels))
+        if pictures
+        else graph.tensor(INPUT, np.float32, ("N", card.in_channels, *sides))
+    )
     outputs = [graph.tensor(OUTPUT, np.float32, ("N", len(card.labels)))]
     if every_output:
-        outputs += [graph.tensor(name, dtype, dims) for name, dtype, dims in _values(layout, card.precision, sides)]
-    model = graph.model(card.arch.name, [entry], outputs, {KEY: card_to_text(card)})
-    return model.SerializeToString()
+        outputs += _shown(graph, layout, card.precision)
+    model: bytes = graph.model(card.arch.name, [entry], outputs, {KEY: card_to_text(card)}).SerializeToString()
+    return model
 
 
 def value_names(layout: Plan, precision: str) -> dict[str, str]:
-    """Return how each operation's value is called in the graph: as the operation, but for a float network's last."""
+    """Return what each operation's value is called in the graph: as the operation, but for the last of a float network.
+
+    That one is the logits themselves; an int8 network's last codes are still to be dequantized.
+    """
     names = {op.name: op.name for op in layout.ops}
     if precision != "int8":
         names[layout.ops[-1].name] = OUTPUT
     return names
 
 
-def _values(layout: Plan, precision: str, sides: Dims) -> list[tuple[str, type[np.generic], Dims]]:
-    """Return name, type and sides of the values to show beside the logits."""
+def _shown(graph: GraphBuilder, layout: Plan, precision: str) -> list[Any]:
+    """Describe the values to show beside the logits."""
     names = value_names(layout, precision)
-    shown: list[tuple[str, type[np.generic], Dims]] = []
-    for op in layout.ops:
-        name, (channels, height, width) = names[op.name], op.out
-        if name == OUTPUT:
-            continue
-        spatial: Dims = (height, width) if sides == layout.resolution else (f"{name}.H", f"{name}.W")
-        dims: Dims = ("N", channels) if op.kind == "linear" else ("N", channels, *_pooled(op, layout, spatial))
-        shown.append((name, np.uint8 if precision == "int8" else np.float32, dims))
-    return shown
+    dtype = np.uint8 if precision == "int8" else np.float32
+    return [
+        graph.tensor(names[op.name], dtype, ("N", op.out[0], *(() if op.kind == "linear" else (None, None))))
+        for op in layout.ops
+        if names[op.name] != OUTPUT
+    ]
 
 
-def _pooled(op: Op, layout: Plan, spatial: Dims) -> Dims:
-    """Return (1, 1) for an operation behind a pooling, whatever the picture's size, and `spatial` for others."""
-    return spatial
+def _normalized(graph: GraphBuilder, preprocess: Preprocess) -> str:
+    """Append what makes float32 (N, C, H, W) of the input's pictures, with the steps of `image.preprocess.normalize`."""
+    scale, shift = (np.array(each, np.float32)[:, np.newaxis, np.newaxis] for each in scale_and_shift(preprocess))
+    planes = graph.node("Transpose", [INPUT], "input.planes", {"perm": [0, 3, 1, 2]})
+    value = graph.node("Cast", [planes], "input.float", {"to": 1})  # TensorProto.FLOAT
+    value = graph.node("Mul", [value, graph.constant("input.mul", scale)], "input.scaled")
+    return graph.node("Add", [value, graph.constant("input.shift", shift)], "input.normalized")
 
 
-def _writer(checkpoint: Checkpoint, *, fixed: bool) -> FloatWriter | Int8Writer:
-    return (Int8Writer if checkpoint.card.precision == "int8" else FloatWriter)(checkpoint, fixed=fixed)
+class _FloatWriter:
+    """Appends the operations of a float32 network to a graph."""
 
-
-class FloatWriter:
-    """Appends a float32 network's operations to a graph."""
-
-    def __init__(self, checkpoint: Checkpoint, *, fixed: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, layout: Plan, *, fixed: bool) -> None:
         self.graph = GraphBuilder()
-        self._layers = folded(checkpoint)
-        self._same, self._fixed = checkpoint.card.arch.padding == "same", fixed
-        self._names = {"input": INPUT, **value_names(checkpoint.card.plan, "float32")}
+        self._card, self._layers, self._fixed = checkpoint.card, folded(checkpoint), fixed
+        self._names = {"input": INPUT, **value_names(layout, "float32")}
+        self._flat: set[str] = set()  # operations whose value is (N, C)
+
+    def enter(self, *, pictures: bool) -> None:
+        """Append what comes before the first operation."""
+        if pictures:
+            self._names["input"] = _normalized(self.graph, self._card.preprocess)
+
+    def add(self, op: Op) -> None:
+        """Append one operation."""
+        graph, out = self.graph, self._names[op.name]
+        sources = [self._names[name] for name in op.sources]
+        if op.kind == "linear":
+            if op.sources[0] not in self._flat:
+                sources = [graph.node("Flatten", sources, f"{op.name}.flat")]
+            self._flat.add(op.name)
+        if op.name in self._layers:
+            layer = self._layers[op.name]
+            sources.append(graph.constant(f"{op.name}.weight", layer.weight))
+            sources.append(graph.constant(f"{op.name}.bias", layer.bias))
+        before = out if op.activation is None else f"{op.name}.before"
+        operation(graph, op, sources, before, same=self._card.arch.padding == "same", fixed=self._fixed)
+        activate(graph, op.activation, before, out)
+
+    def leave(self) -> None:
+        """Append what comes behind the last operation: nothing."""
+
+
+class _Int8Writer:
+    """Appends the operations of an int8 network to a graph: `NAME` is an operation's codes, `NAME.real` what they mean.
+
+    Weights and biases are stored as integers, each behind its DequantizeLinear.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layout: Plan, *, fixed: bool) -> None:
+        self.graph = GraphBuilder()
+        self._card, self._tensors, self._fixed = checkpoint.card, checkpoint.tensors, fixed
+        self._quantizations = quantizations(checkpoint)
+        self._last = layout.ops[-1].name
+        self._codes: dict[str, str] = {}  # where an operation's codes are
+        self._flat: set[str] = set()  # operations whose value is (N, C)
+        self._meant: set[str] = set()  # values behind a DequantizeLinear that is already there
+
+    def enter(self, *, pictures: bool) -> None:
+        """Append what comes before the first operation.
+
+        Where a pixel of a picture is its own code, the picture is the network's first value as it stands.
+        """
+        codes = "input.codes"
+        if pictures and self._pixels_are_codes():
+            self.graph.node("Transpose", [INPUT], codes, {"perm": [0, 3, 1, 2]})
+        else:
+            source = _normalized(self.graph, self._card.preprocess) if pictures else INPUT
+            self._quantize(source, "input", codes)
+        self._codes["input"] = codes
+
+    def _pixels_are_codes(self) -> bool:
+        preprocess = self._card.preprocess
+        levels = np.arange(LEVELS, dtype=np.uint8)[np.newaxis, :, np.newaxis, np.newaxis]
+        picture = np.repeat(levels, preprocess.channels, axis=3)
+        codes = quantize(normalize(picture, preprocess), self._quantizations["input"])
+        return bool((codes == picture.transpose(0, 3, 1, 2)).all())
+
+    def add(self, op: Op) -> None:
+        """Append one operation; where its activation is no mere clip, the value before it is quantized as well."""
+        graph, name, before = self.graph, op.name, f"{op.name}.before"
+        sources = [self._flattened(op)] if op.kind == "linear" else [self._real(source) for source in op.sources]
+        if f"{name}.weight" in self._tensors:
+            sources += self._layer(op)
+        value = operation(graph, op, sources, f"{name}.sum", same=self._card.arch.padding == "same", fixed=self._fixed)
+        if before in self._quantizations:
+            codes = self._quantize(value, before, f"{before}.codes")
+            value = activate(graph, op.activation, self._dequantize(codes, before, before), f"{name}.activated")
+        elif bounds(op.activation, self._quantizations[name]) != (0, LEVELS - 1):
+            value = activate(graph, op.activation, value, f"{name}.activated")
+        self._codes[name] = self._quantize(value, name, name)
+
+    def leave(self) -> None:
+        """Append what comes behind the last operation: its codes become logits."""
+        self._dequantize(self._codes[self._last], self._last, OUTPUT)
+
+    def _flattened(self, op: Op) -> str:
+        """Return what a fully connected layer reads: (N, C). Codes are flattened, so that nothing is between a
+        dequantization and its layer."""
+        (source,) = op.sources
+        self._flat.add(op.name)
+        if source in self._flat:
+            return self._real(source)
+        codes = self.graph.node("Flatten", [self._codes[source]], f"{op.name}.flat")
+        return self._dequantize(codes, source, f"{op.name}.flat.real")
+
+    def _layer(self, op: Op) -> list[str]:
+        """Store the weight and the bias of an operation; return what they mean."""
+        graph, name = self.graph, op.name
+        weight, bias, scale = (self._tensors[f"{name}.{part}"] for part in ("weight", "bias", "weight_scale"))
+        per_channel = len(scale) > 1
+        scale = scale if per_channel else scale[0]  # a scalar for the whole tensor
+        # Exact products, rounded once: what the sums of products are in units of.
+        source_scale = self._quantizations[op.sources[0]].scale
+        sum_scale = (scale.astype(np.float64) * source_scale).astype(np.float32)
+        real = []
+        for part, values, unit in (("weight", weight, scale), ("bias", bias, sum_scale)):
+            stored = [
+                graph.constant(f"{name}.{part}", values),
+                graph.constant(f"{name}.{part}.scale", unit),
+                graph.constant(f"{name}.{part}.zero_point", np.zeros(unit.shape, values.dtype)),
+            ]
+            axis = {"axis": 0} if per_channel else {}
+            real.append(graph.node("DequantizeLinear", stored, f"{name}.{part}.real", axis))
+        return real
+
+    def _real(self, name: str) -> str:
+        """Return the value that an operation's codes mean; its dequantization is appended once."""
+        out = f"{name}.real"
+        if out not in self._meant:
+            self._meant.add(out)
+            self._dequantize(self._codes[name], name, out)
+        return out
+
+    def _quantize(self, value: str, name: str, out: str) -> str:
+        return self.graph.node("QuantizeLinear", [value, *self._parameters(name)], out)
+
+    def _dequantize(self, codes: str, name: str, out: str) -> str:
+        return self.graph.node("DequantizeLinear", [codes, *self._parameters(name)], out)
+
+    def _parameters(self, name: str) -> list[str]:
+        quantization = self._quantizations[name]
+        return [
+            self.graph.constant(f"{name}.scale", np.array(quantization.scale, np.float32)),
+            self.graph.constant(f"{name}.zero_point", np.array(quantization.zero_point, np.uint8)),
+        ]

@@ -20,8 +20,8 @@ OPSET = 17
 
 _IR_VERSION = 8  # the one that came with opset 17 (ONNX 1.12)
 
-Dims = Sequence[int | str]
-"""Sides of a tensor; a name stands for any number."""
+Dims = Sequence[int | str | None]
+"""Sides of a tensor; a name stands for any number, None for one that is not said."""
 
 
 class GraphBuilder:
@@ -43,7 +43,7 @@ class GraphBuilder:
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """Store an array under `name`, once, and return the name."""
         if name not in self._constants:
-            self._constants[name] = self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._constants[name] = self._onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def node(self, kind: str, sources: Sequence[str], out: str, attributes: Mapping[str, Any] | None = None) -> str:
