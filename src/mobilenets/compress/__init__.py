@@ -1,0 +1,1 @@
+"""Float32 networks made smaller: post-training quantization to int8."""
