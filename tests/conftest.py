@@ -123,5 +123,5 @@ def random_network() -> RandomNetwork:
 
 @pytest.fixture(scope="session")
 def random_int8_network() -> RandomNetwork:
-    """Return a maker of the same networks in int8: (architecture's name, *, channels, padding, granularity="channel")."""
+    """Return a maker of the same networks in int8, with one more argument: granularity="channel"."""
     return _random_int8_network

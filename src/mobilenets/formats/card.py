@@ -1,4 +1,4 @@
-"""The card inside exported files: one JSON text under the key `mobilenets`, whatever the format."""
+"""What all exported files have in common: the card, one JSON text under the key `mobilenets`, and two names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 from mobilenets.checkpoint import FORMAT, KEY, Card
 from mobilenets.errors import CheckpointError, InputError
 
-__all__ = ["KEY", "card_from_text", "card_to_text"]
+__all__ = ["INPUT", "KEY", "OUTPUT", "card_from_text", "card_to_text"]
+
+INPUT, OUTPUT = "input", "logits"
+"""What a graph's input and its first output are called."""
 
 
 def card_to_text(card: Card) -> str:

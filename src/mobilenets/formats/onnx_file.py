@@ -16,13 +16,10 @@ from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine.folding import folded
 from mobilenets.engine.quantized import LEVELS, bounds, quantizations, quantize
 from mobilenets.errors import InputError
-from mobilenets.formats.card import KEY, card_to_text
+from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_to_text
 from mobilenets.formats.onnx_graph import Dims, GraphBuilder, activate, operation
 from mobilenets.image import Preprocess
 from mobilenets.image.preprocess import normalize, scale_and_shift
-
-INPUT, OUTPUT = "input", "logits"
-"""What the graph's input and its first output are called."""
 
 Resolution = Literal["dynamic", "fixed"]
 
@@ -90,7 +87,7 @@ def _shown(graph: GraphBuilder, layout: Plan, precision: str) -> list[Any]:
 
 
 def _normalized(graph: GraphBuilder, preprocess: Preprocess) -> str:
-    """Append what makes float32 (N, C, H, W) of the input's pictures, with the steps of `image.preprocess.normalize`."""
+    """Append what makes float32 (N, C, H, W) of pictures, in the steps of `image.preprocess.normalize`."""
     scale, shift = (np.array(each, np.float32)[:, np.newaxis, np.newaxis] for each in scale_and_shift(preprocess))
     planes = graph.node("Transpose", [INPUT], "input.planes", {"perm": [0, 3, 1, 2]})
     value = graph.node("Cast", [planes], "input.float", {"to": 1})  # TensorProto.FLOAT
@@ -186,14 +183,16 @@ class _Int8Writer:
         self._dequantize(self._codes[self._last], self._last, OUTPUT)
 
     def _flattened(self, op: Op) -> str:
-        """Return what a fully connected layer reads: (N, C). Codes are flattened, so that nothing is between a
-        dequantization and its layer."""
+        """Return what a fully connected layer reads, (N, C).
+
+        It is the codes that are flattened: nothing may stand between a dequantization and its layer.
+        """
         (source,) = op.sources
         self._flat.add(op.name)
-        if source in self._flat:
-            return self._real(source)
-        codes = self.graph.node("Flatten", [self._codes[source]], f"{op.name}.flat")
-        return self._dequantize(codes, source, f"{op.name}.flat.real")
+        if source not in self._flat:
+            self._codes[source] = self.graph.node("Flatten", [self._codes[source]], f"{source}.flat")
+            self._flat.add(source)
+        return self._real(source)
 
     def _layer(self, op: Op) -> list[str]:
         """Store the weight and the bias of an operation; return what they mean."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 OPSET = 17
-"""Of the standard domain. HardSwish needs 14, DequantizeLinear with an axis 13; every runtime of 2023 or later has 17."""
+"""Of the standard domain. HardSwish needs 14, DequantizeLinear with an axis 13; runtimes since 2023 have 17."""
 
 _IR_VERSION = 8  # the one that came with opset 17 (ONNX 1.12)
 

@@ -1,0 +1,121 @@
+"""ONNX Runtime on the CPU: float32 and int8, checkpoints and `.onnx` files.
+
+Opening a checkpoint writes it as ONNX in memory, which needs the package onnx; a file needs ONNX Runtime alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilenets.checkpoint import Card, Checkpoint
+from mobilenets.engine.quantized import dequantize
+from mobilenets.errors import CheckpointError, MissingExtraError
+from mobilenets.formats.card import KEY, OUTPUT, card_from_text
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+def open_predictor(checkpoint: Checkpoint, threads: int | None) -> OnnxPredictor:
+    """Make a predictor of a checkpoint, float32 or int8; raises MissingExtraError without onnx or onnxruntime."""
+    from mobilenets.formats.onnx_file import to_onnx
+
+    return OnnxPredictor(checkpoint.card, _session(to_onnx(checkpoint), threads, "the checkpoint"))
+
+
+def open_file(path: Path, threads: int | None) -> OnnxPredictor:
+    """Open a file that `mobilenets export --to onnx` wrote.
+
+    Raises:
+        CheckpointError: missing, damaged, or without our card.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    session = _session(_read(path), threads, str(path))
+    card = card_from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    kinds = [entry.type for entry in session.get_inputs()]
+    if kinds not in (["tensor(float)"], ["tensor(uint8)"]) or OUTPUT not in {out.name for out in session.get_outputs()}:
+        raise CheckpointError(f"{path}: its inputs or outputs are not those that were written: export the model again")
+    return OnnxPredictor(card, session)
+
+
+def trace(path: Path, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+    """Run a file and return every operation's output by its name, float32 (N, C, H, W), int8 dequantized.
+
+    Args:
+        path: a file that `mobilenets export --to onnx` wrote.
+        batch: what the file takes: float32 (N, C, H, W), normalized, or pictures, uint8 (N, H, W, C).
+
+    Raises:
+        CheckpointError: missing, damaged, or without our card.
+        MissingExtraError: onnx, which adds the outputs to the graph, or onnxruntime is not installed.
+    """
+    from mobilenets.formats.onnx_values import show_values
+
+    card = open_file(path, None).card
+    content, values = show_values(_read(path), card, path)
+    session = _session(content, None, str(path))
+    results = session.run([value.name for value in values.values()], {session.get_inputs()[0].name: batch})
+    outputs: dict[str, npt.NDArray[np.float32]] = {}
+    for (name, value), result in zip(values.items(), results, strict=True):
+        real = result if value.quantization is None else dequantize(result, value.quantization)
+        outputs[name] = real.reshape(*real.shape, *(1,) * (4 - real.ndim))
+    return outputs
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _session(content: bytes, threads: int | None, name: str) -> onnxruntime.InferenceSession:
+    """Load a model; `name` is what an error calls it."""
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as states
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "onnx") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors come as exceptions; warnings are not for users of a finished model
+    # Idle threads sleep instead of burning their core until the next operation: others work on this machine, too.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Processors without VNNI add pairs of uint8 x int8 products in 16 bits, which overflow: this avoids it there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    damage = (states.Fail, states.InvalidArgument, states.InvalidGraph, states.InvalidProtobuf, states.RuntimeException)
+    damage += (states.NotImplemented, states.NoSuchFile)
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
+    except damage as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{name}: ONNX Runtime cannot open it ({reason}): export the model again") from None
+
+
+class OnnxPredictor:
+    """Runs one session of ONNX Runtime."""
+
+    def __init__(self, card: Card, session: onnxruntime.InferenceSession) -> None:
+        self.card = card
+        (entry,) = session.get_inputs()
+        self.pictures: bool = entry.type == "tensor(uint8)"
+        self._input: str = entry.name
+        self._session = session
+
+    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
+        """Return the logits, float32 (N, classes), of float32 (N, C, H, W), or of uint8 (N, H, W, C) pictures."""
+        if not len(batch):
+            return (np.zeros((0, len(self.card.labels)), np.float32),)
+        logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], {self._input: batch})[0]
+        return (logits,)
+
+    def close(self) -> None:
+        """Let go of the session."""
+        del self._session
