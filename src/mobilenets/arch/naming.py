@@ -51,7 +51,7 @@ def arch_named(name: str) -> Arch:
     """Return the table called `name`, optionally varied: `NAME:field=value,field=value`.
 
     >>> arch_named("mobilenet_v2").rows[2]
-    InvertedResidual(t=6, c=24, n=2, s=2, kernel=3, se=False)
+    InvertedResidual(t=6, c=24, n=2, s=2, kernel=3, se=False, inner=None, squeezed=None)
     >>> arch_named("mobilenet_v2:shortcut=none,expansion=3").expansion
     3.0
 

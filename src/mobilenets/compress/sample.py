@@ -13,6 +13,7 @@ from mobilenets.data.draws import order
 from mobilenets.data.scan import followed
 from mobilenets.errors import InputError
 from mobilenets.image import Preprocess
+from mobilenets.image.drawn import pictures
 from mobilenets.image.preprocess import fit
 
 DRAWN = 32
@@ -30,8 +31,6 @@ class Sample:
 
 def drawn(preprocess: Preprocess, count: int = DRAWN) -> Sample:
     """Return drawn pictures, noise and blurred shapes, always the same."""
-    from mobilenets.nn.convert.proof import pictures
-
     return Sample(f"{count} drawn pictures", pictures(preprocess, count))
 
 
