@@ -1,1 +1,1 @@
-"""Float32 networks made smaller: post-training quantization to int8."""
+"""Float32 networks made smaller: quantized to int8, or rid of channels that do nothing."""

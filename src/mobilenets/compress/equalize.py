@@ -19,16 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilenets.arch import Arch, Op, Plan
+from mobilenets.arch.mobilenet import Row
 from mobilenets.checkpoint import Card
 from mobilenets.compress.statistics import Channels
 from mobilenets.engine.folding import Layer
 
+Table = TypeVar("Table", bound=Arch | Row)
 Equalization = Literal["off", "exact", "relu"]
 
 ROUNDS = 40
@@ -50,12 +52,12 @@ class Pair:
 
 def with_relu(arch: Arch) -> Arch:
     """Return the network with every ReLU6 replaced by ReLU."""
-    rows = []
-    for row in arch.rows:
-        changes = {f.name: "relu" for f in fields(row) if getattr(row, f.name) == "relu6"}
-        rows.append(replace(row, **changes) if changes else row)  # type: ignore[arg-type]
-    changes = {f.name: "relu" for f in fields(arch) if getattr(arch, f.name) == "relu6"}
-    return replace(arch, rows=tuple(rows), **changes)  # type: ignore[arg-type]
+    return replace(_with_relu(arch), rows=tuple(_with_relu(row) for row in arch.rows))
+
+
+def _with_relu(table: Table) -> Table:
+    values: dict[str, Any] = {field.name: "relu" for field in fields(table) if getattr(table, field.name) == "relu6"}
+    return replace(table, **values)
 
 
 def pairs(layout: Plan) -> tuple[Pair, ...]:
@@ -69,7 +71,7 @@ def pairs(layout: Plan) -> tuple[Pair, ...]:
             continue
         readers = _readers(layout, op.name)
         if readers:
-            found.append(Pair(op.name, readers, op.activation))  # type: ignore[arg-type]
+            found.append(Pair(op.name, readers, op.activation))
     return tuple(found)
 
 

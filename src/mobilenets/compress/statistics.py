@@ -35,7 +35,7 @@ class Values:
     def centres(self) -> NDArray[np.float64]:
         """The middle of every bin, float64 (BINS,)."""
         width = (self.high - self.low) / len(self.counts)
-        return self.low + width * (np.arange(len(self.counts)) + 0.5)
+        return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,8 @@ def weight_scales(
     if search:
         scales = _least_error(rows, scales)
     biases = np.abs(layer.bias.astype(np.float64)).reshape(len(rows), -1).max(axis=1)
-    return np.maximum(scales, biases / (source.scale * LARGEST_BIAS)).astype(np.float32)
+    found: NDArray[np.float32] = np.maximum(scales, biases / (source.scale * LARGEST_BIAS)).astype(np.float32)
+    return found
 
 
 def _least_error(rows: NDArray[np.float64], scales: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,7 +84,7 @@ def int8_checkpoint(
     Args:
         card: of the float32 network, its `parent` already what the new file is made from.
         layers: weights and biases by operation.
-        ranges: what 8-bit values stand for: `input`, every operation, and `NAME.before` where the activation is no clip.
+        ranges: what 8-bit values stand for: `input`, operations, and `NAME.before` where the activation is no clip.
         granularity: of the weight scales.
         search: as for :func:`weight_scales`.
         scales: weight scales that are known already, by operation; the others are computed.
