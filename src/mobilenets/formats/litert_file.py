@@ -11,35 +11,27 @@ int8 files use TFLite's signed codes: the checkpoint's unsigned ones less 128.
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobilenets.checkpoint import FORMAT, KEY, Card
-from mobilenets.engine.folding import folded
-from mobilenets.engine.quantized import LEVELS, Quantization, quantizations
-from mobilenets.errors import CheckpointError, InputError
-from mobilenets.formats.litert_graph import MARK, Graph, Steps, schema
+from mobilenets.errors import CheckpointError
+from mobilenets.formats.card import KEY, card_from_text, card_to_text
+from mobilenets.formats.litert_graph import MARK, Graph, metadata
+from mobilenets.formats.litert_numbers import FloatNumbers, Int8Numbers, Numbers, Stored
 from mobilenets.image.preprocess import scale_and_shift
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
     from mobilenets.arch import Op
     from mobilenets.arch.mobilenet import Activation
-    from mobilenets.checkpoint import Checkpoint
+    from mobilenets.checkpoint import Card, Checkpoint
 
 OUTPUT = "logits"
-SIGNED = 128
-"""TFLite's int8 codes are the checkpoint's uint8 codes less this."""
-
 _FUSED: dict[Activation | None, int] = {None: 0, "relu": 1, "relu6": 3}  # ActivationFunctionType
 _SAME, _VALID = 0, 1  # Padding
-_FLOAT32, _INT8, _UINT8 = 0, 9, 3  # TensorType
 
 
 def to_litert(checkpoint: Checkpoint, *, pictures: bool = False) -> bytes:
@@ -57,39 +49,172 @@ def to_litert(checkpoint: Checkpoint, *, pictures: bool = False) -> bytes:
         CheckpointError: the checkpoint is neither float32 nor int8.
         MissingExtraError: ai-edge-litert is not installed.
     """
-    writer = _Int8Writer(checkpoint) if checkpoint.card.precision == "int8" else _FloatWriter(checkpoint)
-    return writer.write(pictures=pictures)
+    numbers = Int8Numbers(checkpoint) if checkpoint.card.precision == "int8" else FloatNumbers(checkpoint)
+    return _Writer(checkpoint.card, numbers).write(pictures=pictures)
 
 
-def read_card(content: bytes) -> Card | None:
-    """Return the card of a TFLite file that :func:`to_litert` wrote; None where it is another's.
+def read_card(content: bytes, path: Path) -> Card:
+    """Return the card of a TFLite file that :func:`to_litert` wrote; `path` is for messages.
 
     Raises:
-        CheckpointError: it is no TFLite file, is damaged, or comes from a newer version.
+        CheckpointError: it is no TFLite file, somebody else's, damaged, or from a newer version.
         MissingExtraError: ai-edge-litert is not installed.
     """
     if content[4:8] != MARK:
-        raise CheckpointError("not a TFLite file: it lacks the mark TFL3 at its start")
-    text = _metadata(content, KEY)
-    if text is None:
-        return None
+        raise CheckpointError(f"{path}: is not a TFLite file (it lacks the mark TFL3 at its start): export it again")
     try:
-        data = json.loads(text)
-        version = int(data["format"])
-        if version > FORMAT:
-            raise CheckpointError(f"written by a newer mobilenets (format {version}): pip install -U mobilenets")
-        return Card.from_json(data)
-    except (ValueError, KeyError, TypeError, RecursionError, InputError):
-        raise CheckpointError("its card is damaged: copy or export it again") from None
-
-
-def _metadata(content: bytes, name: str) -> bytes | None:
-    try:
-        root = schema().Model.GetRootAs(content, 0)
-        for index in range(root.MetadataLength()):
-            entry = root.Metadata(index)
-            if entry.Name() == name.encode():
-                return bytes(root.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+        text = metadata(content, KEY)
+        decoded = None if text is None else text.decode()
     except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError):
-        raise CheckpointError("damaged or truncated: copy or export it again") from None
-    return None
+        raise CheckpointError(f"{path}: is damaged or truncated ({len(content):,} bytes): export it again") from None
+    if decoded is None:
+        raise CheckpointError(
+            f"{path}: a TFLite file, but not one that `mobilenets export` wrote: `mobilenets convert` reads it"
+        )
+    return card_from_text(decoded, path)
+
+
+Fields = dict[str, int | bool | list[int]]
+
+
+class _Writer:
+    """Writes one network, operation by operation."""
+
+    def __init__(self, card: Card, numbers: Numbers) -> None:
+        self.card, self.numbers = card, numbers
+        self.plan = card.plan
+        self.graph = Graph()
+        self.values: dict[str, int] = {}  # tensors by the operation that they are the result of
+        self.maps = {"input"}  # what has height and width, and is not one pixel for the whole picture
+
+    def write(self, *, pictures: bool) -> bytes:
+        """Write all operations and the card."""
+        channels, height, width = self.plan.input_shape
+        shape = (-1, -height, -width, channels)
+        if pictures:
+            source = self.pictures(shape)
+        else:
+            source = self.values["input"] = self.value("input", shape)
+        for op in self.plan.ops:
+            if op.kind not in ("pool", "linear") and op.sources[0] in self.maps:
+                self.maps.add(op.name)
+            self.values[op.name] = self.operation(op)
+        last, rows = self.plan.ops[-1].name, [-1, self.plan.classes]
+        result = self.value(OUTPUT, rows, last)
+        inputs = (self.values[last], self.graph.constant(f"{OUTPUT}.shape", np.array(rows, np.int32)))
+        self.graph.operation("RESHAPE", inputs, result, "ReshapeOptions", {"newShape": rows})
+        self.graph.metadata(KEY, card_to_text(self.card).encode())
+        return self.graph.finish(source, result, f"{self.card.arch.name}, written by mobilenets")
+
+    def value(self, name: str, shape: Sequence[int], of: str | None = None) -> int:
+        """Add a computed tensor, quantized as the checkpoint quantizes the value called `of`, or `name`."""
+        return self.graph.value(name, shape, self.numbers.kind, self.numbers.steps(of or name))
+
+    def constant(self, name: str, stored: Stored) -> int:
+        """Add a constant."""
+        return self.graph.constant(name, *stored)
+
+    def pictures(self, shape: Sequence[int]) -> int:
+        """Write what makes bytes the network's input; return the input of the file."""
+        fed = self.card.preprocess
+        pixels = self.numbers.pixels(fed)
+        source = self.graph.value("input", shape, "UINT8", pixels)
+        normalized = self.value("normalized", shape, "input")
+        self.values["input"] = normalized
+        if pixels is not None:
+            self.graph.operation("QUANTIZE", (source,), normalized, "QuantizeOptions")
+            return source
+        scale, shift = (
+            self.graph.constant(f"pictures.{name}", np.array(numbers, np.float32))
+            for name, numbers in zip(("scale", "shift"), scale_and_shift(fed), strict=True)
+        )
+        levels, scaled = (self.graph.value(f"pictures.{name}", shape, "FLOAT32") for name in ("levels", "scaled"))
+        eight = self.numbers.kind == "INT8"
+        real = self.graph.value("pictures.normalized", shape, "FLOAT32") if eight else normalized
+        self.graph.operation("CAST", (source,), levels)
+        self.graph.operation("MUL", (levels, scale), scaled, "MulOptions")
+        self.graph.operation("ADD", (scaled, shift), real, "AddOptions")
+        if eight:
+            self.graph.operation("QUANTIZE", (real,), normalized, "QuantizeOptions")
+        return source
+
+    def shape(self, op: Op, sides: tuple[int, int] | None = None) -> tuple[int, ...]:
+        """Return the shape of a map of an operation's source's channels and these sides, or of its result.
+
+        Lengths that may differ from run to run are negative.
+        """
+        channels = op.out[0] if sides is None else op.source_shape[0]
+        height, width = sides or op.out[1:]
+        return (-1, -height, -width, channels) if op.name in self.maps else (-1, height, width, channels)
+
+    def operation(self, op: Op) -> int:
+        """Write one operation of the plan, its activation within it where TFLite can."""
+        fused = _FUSED.get(op.activation)
+        out = self.value(op.name if fused is not None else f"{op.name}.before", self.shape(op))
+        sources = [self.values[name] for name in op.sources]
+        fields: Fields = {"fusedActivationFunction": fused or 0}
+        match op.kind:
+            case "add":
+                self.graph.operation("ADD", sources, out, "AddOptions", fields)
+            case "scale":
+                self.graph.operation("MUL", sources, out, "MulOptions", fields)
+            case "pool":
+                axes = self.graph.constant(f"{op.name}.axes", np.array([1, 2], np.int32))
+                self.graph.operation("MEAN", (*sources, axes), out, "ReducerOptions", {"keepDims": True})
+            case "conv" | "linear":
+                self.convolution(op, sources[0], out, fields)
+        return out if fused is not None else self.activation(op, out)
+
+    def convolution(self, op: Op, source: int, out: int, fields: Fields) -> None:
+        """Write a convolution; a fully connected one is 1x1, which older runtimes, too, run per channel."""
+        pads = self.plan.arch.padding == "symmetric" and op.kernel > 1 and (op.stride > 1 or op.kernel % 2 == 0)
+        if pads:  # TensorFlow's own rule would put the odd pixel right and bottom
+            source = self.padded(op, source)
+        fields |= {"padding": _SAME if op.kernel > 1 and not pads else _VALID}
+        fields |= {"strideH": op.stride, "strideW": op.stride, "dilationHFactor": 1, "dilationWFactor": 1}
+        (weight, steps), bias = self.numbers.layer(op)
+        weight = weight.reshape(*weight.shape[:2], op.kernel, op.kernel)
+        weight = weight.transpose((1, 2, 3, 0) if op.depthwise else (0, 2, 3, 1))
+        inputs = (source, self.constant(f"{op.name}.weight", (weight, steps)), self.constant(f"{op.name}.bias", bias))
+        if op.depthwise:
+            self.graph.operation(
+                "DEPTHWISE_CONV_2D", inputs, out, "DepthwiseConv2DOptions", fields | {"depthMultiplier": 1}
+            )
+        else:
+            self.graph.operation("CONV_2D", inputs, out, "Conv2DOptions", fields)
+
+    def padded(self, op: Op, source: int) -> int:
+        """Write the padding that torch puts on both sides; of codes, it is the zero point."""
+        top, bottom, left, right = op.padding
+        sides = (op.source_shape[1] + top + bottom, op.source_shape[2] + left + right)
+        widths = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+        inputs = (source, self.graph.constant(f"{op.name}.padding", widths))
+        out = self.value(f"{op.name}.padded", self.shape(op, sides), op.sources[0])
+        return self.graph.operation("PAD", inputs, out, "PadOptions")
+
+    def activation(self, op: Op, before: int) -> int:
+        """Write an activation that TFLite does not fuse."""
+        out = self.value(op.name, self.shape(op))
+        match op.activation:
+            case "hard_swish":
+                self.graph.operation("HARD_SWISH", (before,), out, "HardSwishOptions")
+            case "hard_sigmoid":  # relu6(x + 3) / 6
+                three, steps, sixth = self.numbers.hard_sigmoid(op.name)
+                shifted = self.graph.value(f"{op.name}.shifted", self.shape(op), self.numbers.kind, steps)
+                inputs = (before, self.constant(f"{op.name}.three", three))
+                self.graph.operation("ADD", inputs, shifted, "AddOptions", {"fusedActivationFunction": _FUSED["relu6"]})
+                self.graph.operation("MUL", (shifted, self.constant(f"{op.name}.sixth", sixth)), out, "MulOptions")
+            case "sigmoid":
+                self.sigmoid(op, before, out)
+        return out
+
+    def sigmoid(self, op: Op, before: int, out: int) -> None:
+        """Write a sigmoid; where its codes are none that TFLite gives, on the few numbers of a gate, as float32."""
+        if self.numbers.logistic(op.name):
+            self.graph.operation("LOGISTIC", (before,), out)
+            return
+        names = (f"{op.name}.before.real", f"{op.name}.real")
+        entering, leaving = (self.graph.value(name, self.shape(op), "FLOAT32") for name in names)
+        self.graph.operation("DEQUANTIZE", (before,), entering, "DequantizeOptions")
+        self.graph.operation("LOGISTIC", (entering,), leaving)
+        self.graph.operation("QUANTIZE", (leaving,), out, "QuantizeOptions")

@@ -5,7 +5,7 @@ The names are those of TFLite's schema.fbs, whose Python tables ai-edge-litert c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -182,6 +182,28 @@ def packed(model: Any) -> bytes:
     builder = flatbuffers.Builder(sum(len(each.content) + 64 for each in model.buffers) + 65536)
     builder.Finish(model.Pack(builder), MARK)
     return bytes(builder.Output())
+
+
+def metadata(content: bytes, name: str) -> bytes | None:
+    """Return what a file stores under a name, if anything; a damaged file raises one of many errors."""
+    root = schema().Model.GetRootAs(content, 0)
+    for index in range(root.MetadataLength()):
+        entry = root.Metadata(index)
+        if entry.Name() == name.encode():
+            return bytes(root.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    return None
+
+
+def watched(content: bytes, names: Collection[str]) -> bytes:
+    """Return a file with the computed tensors of these names as outputs too, in the order of the graph."""
+    tables = schema()
+    model = tables.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    made = {index for operator in graph.operators for index in operator.outputs}
+    wanted = [index for index in sorted(made) if graph.tensors[index].name.decode() in names]
+    graph.outputs = [*graph.outputs, *(index for index in wanted if index not in graph.outputs)]
+    model.signatureDefs = None
+    return packed(model)
 
 
 class _Buffer:

@@ -1,0 +1,141 @@
+"""The LiteRT runtime: float32 and int8 on the CPU, through XNNPACK, which LiteRT uses by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilenets.errors import CheckpointError, InputError, MissingExtraError
+from mobilenets.formats.litert_file import read_card, to_litert
+from mobilenets.formats.litert_graph import watched
+from mobilenets.image.preprocess import scale_and_shift
+
+if TYPE_CHECKING:
+    from mobilenets.checkpoint import Card, Checkpoint
+
+PICTURES = 1
+"""Pictures computed at a time: more at once are no faster on a CPU, and take so much more memory."""
+
+
+def open_predictor(checkpoint: Checkpoint, threads: int | None) -> LitertPredictor:
+    """Write a checkpoint, float32 or int8, as a TFLite file in memory, and open that."""
+    return LitertPredictor(checkpoint.card, to_litert(checkpoint), threads, Path("the checkpoint"))
+
+
+def open_file(path: Path, threads: int | None) -> LitertPredictor:
+    """Open a TFLite file that :func:`to_litert` wrote.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, or somebody else's.
+        MissingExtraError: ai-edge-litert is not installed.
+    """
+    content = _read(path)
+    return LitertPredictor(read_card(content, path), content, threads, path)
+
+
+def trace(path: Path, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the output of every operation of a file, float32 (N, C, H, W) by its name in the plan.
+
+    They are what LiteRT computes with all of them asked for. Where an activation is an operation of its own, what it
+    reads is there as `NAME.before`.
+
+    Args:
+        path: a file as for :func:`open_file`.
+        batch: normalized, float32 (N, C, H, W); a file that takes pictures is given the nearest pixels.
+    """
+    content = _read(path)
+    card = read_card(content, path)
+    names = {f"{op.name}{part}" for op in card.plan.ops for part in ("", ".before")}
+    interpreter = _interpreter(watched(content, names), None, path)
+    source = interpreter.get_input_details()[0]
+    _feed(interpreter, source, _pixels(batch, card) if source["dtype"] == np.uint8 else _entered(batch, source))
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for target in interpreter.get_output_details():
+        if target["name"] in names:
+            value = _real(interpreter.get_tensor(target["index"]), target)
+            found[target["name"]] = np.ascontiguousarray(value.transpose(0, 3, 1, 2))
+    return found
+
+
+class LitertPredictor:
+    """Runs a TFLite file with LiteRT's interpreter, told of new sizes as they come."""
+
+    def __init__(self, card: Card, content: bytes, threads: int | None, path: Path) -> None:
+        self.card = card
+        self._interpreter = _interpreter(content, threads, path)
+        self._source = self._interpreter.get_input_details()[0]
+        self._target = self._interpreter.get_output_details()[0]
+        self.pictures: bool = self._source["dtype"] == np.uint8
+
+    def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
+        """Return the logits, float32 (N, classes), of float32 (N, C, H, W), or of pictures, uint8 (N, H, W, C)."""
+        if self._interpreter is None:
+            raise InputError("this predictor is closed: load the model again")
+        given = batch if self.pictures else _entered(batch, self._source)
+        logits = np.zeros((len(batch), len(self.card.labels)), np.float32)
+        for first in range(0, len(batch), PICTURES):
+            part = given[first : first + PICTURES]
+            _feed(self._interpreter, self._source, part)
+            logits[first : first + PICTURES] = _real(self._interpreter.get_tensor(self._target["index"]), self._target)
+        return (logits,)
+
+    def close(self) -> None:
+        """Let go of the interpreter and its weights."""
+        self._interpreter = None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _interpreter(content: bytes, threads: int | None, path: Path) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise MissingExtraError("ai-edge-litert", "litert") from None
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path}: LiteRT refuses it ({str(error).splitlines()[0]}): export it again") from None
+    return interpreter
+
+
+def _entered(batch: npt.NDArray[np.float32], source: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return normalized pictures, float32 (N, C, H, W), as the input wants them, (N, H, W, C)."""
+    across = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+    if source["dtype"] == np.float32:
+        return across
+    scale, zero_point = source["quantization"]
+    steps = np.rint(across / np.float32(scale)) + np.float32(zero_point)
+    return np.clip(steps, -128, 127).astype(np.int8)
+
+
+def _pixels(batch: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.uint8]:
+    """Undo normalization: float32 (N, C, H, W) to uint8 (N, H, W, C)."""
+    scale, shift = (np.array(each, np.float64) for each in scale_and_shift(card.preprocess))
+    levels = np.rint((batch.transpose(0, 2, 3, 1) - shift) / scale)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _feed(interpreter: Any, source: dict[str, Any], value: npt.NDArray[Any]) -> None:
+    """Run the interpreter on a value of any batch size, height and width."""
+    if tuple(interpreter.get_input_details()[0]["shape"]) != value.shape:
+        interpreter.resize_tensor_input(source["index"], value.shape)
+        interpreter.allocate_tensors()
+    interpreter.set_tensor(source["index"], np.ascontiguousarray(value))
+    interpreter.invoke()
+
+
+def _real(value: npt.NDArray[Any], target: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Return what an output's codes stand for; float32 is left as it is."""
+    scale, zero_point = target["quantization"]
+    if value.dtype == np.float32:
+        return value
+    return np.float32(scale) * (value.astype(np.float32) - np.float32(zero_point))
