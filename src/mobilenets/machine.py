@@ -7,6 +7,14 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+VECTOR_INSTRUCTIONS = (
+    *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni"),
+    *("avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+"""x86 first, then ARM, as Linux calls them."""
+
 
 def describe_machine() -> dict[str, str]:
     """Return the processor, its cores, memory, system and the versions of what computes, as text for people.
@@ -15,12 +23,13 @@ def describe_machine() -> dict[str, str]:
     imported.
     """
     described = {"processor": _processor(), "cores": str(_cores())}
+    described |= {name: text for name, text in (("instructions", _instructions()), ("governor", _governor())) if text}
     memory = _memory_bytes()
     if memory:
         described["memory"] = f"{memory / 2**30:.1f} GiB"
     described["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     described["python"] = platform.python_version()
-    for package in ("mobilenets", "numpy", "torch"):
+    for package in ("mobilenets", "numpy", "torch", "onnxruntime", "openvino", "ai-edge-litert"):
         try:
             described[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -37,14 +46,32 @@ def _cores() -> int:
 
 def _processor() -> str:
     """Return the processor's name; Linux knows it in /proc/cpuinfo alone."""
+    return _cpuinfo("model name", "Model", "Hardware") or platform.processor() or platform.machine()
+
+
+def _instructions() -> str:
+    """Return those of the processor's extensions that kernels of networks are written for, in the system's words."""
+    known = _cpuinfo("flags", "Features").split()
+    virtual = "; a virtual machine" if "hypervisor" in known else ""
+    return " ".join(name for name in VECTOR_INSTRUCTIONS if name in known) + virtual
+
+
+def _governor() -> str:
+    """Return how the first core's clock is governed: `performance` or what saves power; Linux alone says it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in {"model name", "Model", "Hardware"}:
-                return value.strip()
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text(encoding="ascii").strip()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+
+
+def _cpuinfo(*names: str) -> str:
+    """Return the value of the first line of /proc/cpuinfo with one of these names, and nothing where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() in names), "")
 
 
 def _memory_bytes() -> int | None:

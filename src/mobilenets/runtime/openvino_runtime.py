@@ -36,15 +36,15 @@ def open_predictor(checkpoint: Checkpoint, threads: int | None, precision: Preci
     return OpenvinoPredictor(checkpoint.card, to_model(checkpoint), threads, precision)
 
 
-def open_file(path: Path, threads: int | None) -> OpenvinoPredictor:
-    """Open a file that `mobilenets export --to openvino` wrote.
+def open_file(path: Path, threads: int | None, precision: Precision = "float32") -> OpenvinoPredictor:
+    """Open a file that `mobilenets export --to openvino` wrote; threads and precision as for `open_predictor`.
 
     Raises:
         CheckpointError: missing, damaged, without its .bin, or without our card.
         MissingExtraError: openvino is not installed.
     """
     model = _read(path)
-    return OpenvinoPredictor(_card(model, path), model, threads)
+    return OpenvinoPredictor(_card(model, path), model, threads, precision)
 
 
 def trace(path: Path, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
