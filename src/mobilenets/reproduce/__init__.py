@@ -1,0 +1,96 @@
+"""The papers, re-run: tables and figures computed or measured again, beside the published numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mobilenets.errors import InputError
+from mobilenets.reproduce.outcome import ReproduceResult, Reproduction, Row, Settings
+
+__all__ = ["COMPUTED", "NAMES", "ReproduceResult", "Reproduction", "Row", "reproduce"]
+
+_HOMES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "cost": ("laws", "reproduce_cost"),
+        "v1-tables": ("classifiers", "reproduce_v1_tables"),
+        "v2-table2": ("layout", "reproduce_v2_table2"),
+        "v2-table3": ("memory", "reproduce_v2_table3"),
+        "v2-table4": ("classifiers", "reproduce_v2_table4"),
+        "v2-table5": ("detectors", "reproduce_v2_table5"),
+        "v2-table6": ("detectors", "reproduce_v2_table6"),
+        "v3-tables": ("classifiers", "reproduce_v3_tables"),
+        "resnet-block": ("residual", "reproduce_resnet_block"),
+        "relu": ("spiral", "reproduce_relu"),
+        "ablations": ("ablations", "reproduce_ablations"),
+        "v1-vs-v2": ("operators", "reproduce_v1_vs_v2"),
+        "t-split": ("splitting", "reproduce_t_split"),
+    }
+)
+NAMES = (*_HOMES, "all")
+"""What can be reproduced."""
+COMPUTED = tuple(name for name in _HOMES if name not in ("relu", "ablations", "v1-vs-v2", "t-split"))
+"""Those that are arithmetic alone: the same on every machine."""
+
+
+def reproduce(
+    name: str,
+    *,
+    out: Path | None = None,
+    data: str = "digits",
+    root: Path | None = None,
+    epochs: int | None = None,
+    seeds: int | None = None,
+    threads: int = 1,
+) -> ReproduceResult:
+    """Re-run a table or figure of the MobileNet papers, and print it beside the published numbers.
+
+    With OUT each NAME writes a page NAME.md, its picture NAME.png and the rows, NAME.json. Names: cost, v1-tables,
+    v2-table2, v2-table3, v2-table4, v2-table5, v2-table6, v3-tables (counts); resnet-block (two blocks side by side);
+    relu (what ReLU destroys); ablations (trains small networks, and goes on where it was interrupted if OUT is the
+    same); v1-vs-v2 and t-split (measured on this machine); or all.
+
+    >>> reproduce("v2-table5").rows[0].published
+    '14.8'
+
+    Args:
+        name: The table or figure, or all.
+        out: A folder for the pages and pictures.
+        data: What ablations trains on: digits, cifar10, or any data `train` takes.
+        root: Where cifar10 is.
+        epochs: Of each of the ablations' trainings; small without it.
+        seeds: How often each of the ablations' networks is trained.
+        threads: CPU threads that v1-vs-v2 and t-split measure with; the papers use one large core.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
+        MissingExtraError: what draws or trains is not installed.
+    """
+    if name not in NAMES:
+        raise InputError(f"{name!r} cannot be reproduced: there are {', '.join(NAMES)}")
+    for flag, value in (("--epochs", epochs), ("--seeds", seeds), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{flag} must be 1 or more, not {value}")
+    begun = time.monotonic()
+    settings = Settings(None if out is None else Path(out), data, root, epochs, seeds, threads)
+    items: list[Reproduction] = []
+    files: list[Path] = []
+    for each in tuple(_HOMES) if name == "all" else (name,):
+        item = _made(each, settings)
+        items.append(item)
+        if settings.out is not None:
+            from mobilenets.reproduce.pages import write
+
+            files += write(item, settings.out)
+    return ReproduceResult(tuple(items), time.monotonic() - begun, tuple(files))
+
+
+def _made(name: str, settings: Settings) -> Reproduction:
+    module, function = _HOMES[name]
+    make: Any = getattr(import_module(f"mobilenets.reproduce.{module}"), function)
+    made: Reproduction = make(settings)
+    return made
