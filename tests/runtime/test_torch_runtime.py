@@ -31,13 +31,13 @@ def test_batch_norm_is_folded_away(colour_checkpoint: Checkpoint) -> None:
 
 def test_threads_are_set_for_the_run_alone(colour_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     during = []
-    forward = torch.nn.Conv2d.forward
+    forward = Convolution.forward
 
-    def seen(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    def seen(self: Convolution, x: torch.Tensor) -> torch.Tensor:
         during.append(torch.get_num_threads())
         return forward(self, x)
 
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", seen)
+    monkeypatch.setattr(Convolution, "forward", seen)
     before = torch.get_num_threads()
     batch = np.zeros((1, 3, 16, 16), np.float32)
     predictor = load(colour_checkpoint, "torch", threads=before + 1)
@@ -46,10 +46,10 @@ def test_threads_are_set_for_the_run_alone(colour_checkpoint: Checkpoint, monkey
     load(colour_checkpoint, "torch").run(batch)
     assert during[1:] == [before]
 
-    def failing(_self: torch.nn.Conv2d, _x: torch.Tensor) -> torch.Tensor:
+    def failing(_self: Convolution, _x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", failing)
+    monkeypatch.setattr(Convolution, "forward", failing)
     with pytest.raises(RuntimeError, match="no memory"):
         predictor.run(batch)
     assert torch.get_num_threads() == before
@@ -57,13 +57,13 @@ def test_threads_are_set_for_the_run_alone(colour_checkpoint: Checkpoint, monkey
 
 def test_large_batches_are_computed_in_parts(colour_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    forward = torch.nn.Conv2d.forward
+    forward = Convolution.forward
 
-    def seen(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    def seen(self: Convolution, x: torch.Tensor) -> torch.Tensor:
         sizes.append(len(x))
         return forward(self, x)
 
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", seen)
+    monkeypatch.setattr(Convolution, "forward", seen)
     monkeypatch.setattr(torch_runtime, "LARGEST_ACTIVATION_BYTES", 3 * 4 * 8 * 16 * 16)  # three pictures of the stem
     predictor = load(colour_checkpoint, "torch")
     predictor.run(np.zeros((7, 3, 16, 16), np.float32))
@@ -80,5 +80,5 @@ def test_no_gradients_are_kept(colour_checkpoint: Checkpoint) -> None:
 
 def test_other_precisions_are_refused(colour_checkpoint: Checkpoint) -> None:
     quantized = replace(colour_checkpoint, card=replace(colour_checkpoint.card, precision="int8"))
-    with pytest.raises(CheckpointError, match="not int8"):
+    with pytest.raises(CheckpointError, match="does not run int8 checkpoints: choose one of"):
         load(quantized, "torch")
