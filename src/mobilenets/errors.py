@@ -5,6 +5,7 @@
     ├── CheckpointError      a checkpoint that is truncated, tampered with, foreign, or from a newer version
     ├── ConvertError         somebody else's weights that are not recognised or do not fit
     ├── WeightsError         published weights that cannot be fetched or fail their checksum
+    ├── ParityError          a file that does not compute what it was made from, and was therefore not kept
     └── MissingExtraError    an optional dependency is absent: names the `pip install` that brings it
 
 The message is one line, names the file or the flag, and says what to do. The command line prints it and exits with 1.
@@ -31,6 +32,10 @@ class ConvertError(MobileNetsError):
 
 class WeightsError(MobileNetsError):
     """Published weights that cannot be found, fetched or verified."""
+
+
+class ParityError(MobileNetsError):
+    """An exported or quantized file that does not compute what it was made from; it was not kept."""
 
 
 class MissingExtraError(MobileNetsError):

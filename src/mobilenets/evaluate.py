@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
-from mobilenets.errors import InputError
+from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.results import Report
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def evaluate(
     trained with. Accuracies are fractions from 0 to 1 in Python and JSON.
 
     Args:
-        model: A checkpoint, or the name of published weights such as efficientnet_lite0.
+        model: A checkpoint, an exported file, or the name of published weights such as efficientnet_lite0.
         data: A folder with one sub-folder a class, a CSV, an .npz, or digits, mnist, fashion_mnist, cifar10. Classes
             are matched with the model's by name, or by index where all are whole numbers.
-        runtime: What computes: torch. The fastest installed by default.
+        runtime: What computes: torch, onnx, openvino, litert, reference. The fastest installed by default; an exported
+            file has its own.
         limit: Judge at most this many pictures, spread over the classes.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the result does not depend on it.
@@ -69,8 +70,12 @@ def evaluate(
     from mobilenets.metrics import measure
 
     _check_counts({"--limit": limit, "--batch-size": batch_size})
-    runtime = runtimes.choose(runtime)
-    with closing(runtimes.load(model, runtime, threads)) as predictor:
+    if out is not None:
+        _check_drawing()
+    source = model if runtimes.exported(model) else runtimes.resolve(model)
+    precision = "float32" if isinstance(source, str) else source.card.precision
+    runtime = runtimes.choose(runtime, source, precision=precision)
+    with closing(runtimes.load(source, runtime, threads)) as predictor:
         card = predictor.card
         opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=card.labels)
         whole, part = _part_of(opened, card, split, f"{val_fraction:.0%} held back with seed {seed}")
@@ -91,6 +96,15 @@ def _check_counts(flags: Mapping[str, int | None]) -> None:
     for flag, value in flags.items():
         if value is not None and value < 1:
             raise InputError(f"{flag} must be 1 or more, not {value}")
+
+
+def _check_drawing() -> None:
+    """Raise MissingExtraError where a report could not be written, which is better known before the work than after."""
+    from importlib.util import find_spec
+
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train")
 
 
 def _part_of(opened: Data, card: Card, split: Split, held_back: str) -> tuple[Pictures, str]:

@@ -6,10 +6,11 @@ import glob
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilenets.errors import CheckpointError, InputError
+from mobilenets.errors import CheckpointError, InputError, MissingExtraError
 from mobilenets.results import Classification, Prediction, Predictions
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ def predict(
     error.
 
     Args:
-        model: A checkpoint, or the name of published weights such as efficientnet_lite0.
+        model: A checkpoint, an exported file, or the name of published weights such as efficientnet_lite0.
         images: Pictures, folders (with all below them) and patterns such as 'photos/*.jpg'.
         top: How many classes to name per picture, the likeliest first.
-        runtime: What computes: torch. The fastest installed by default.
+        runtime: What computes: torch, onnx, openvino, litert, reference. The fastest installed by default; an exported
+            file has its own.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the answers do not depend on it.
         out: A folder to draw the pictures into, with their predictions beside them.
@@ -62,6 +64,8 @@ def predict(
         raise InputError(f"--top must be 1 or more, not {top}")
     if batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {batch_size}")
+    if out is not None and find_spec("matplotlib") is None:  # better known before the work than after
+        raise MissingExtraError("matplotlib", "train")
     paths = find_pictures(images)
     with closing(runtimes.load(model, runtime, threads)) as predictor:
         sheets = None if out is None else _Sheets(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -166,7 +167,7 @@ def show(
 
     Args:
         model: an architecture (`mobilenet_v2`, `mobilenet_v2:shortcut=none,expansion=3`), published weights
-            (`mobilenet_v2.tv2_in1k`) or a checkpoint file.
+            (`mobilenet_v2.tv2_in1k`), a checkpoint or an exported file.
         width: the multiplier of the table's channel counts; the table itself is 1.0.
         resolution: of the picture, in pixels: a side (224) or height x width (192x256).
         classes: outputs of the classifier.
@@ -192,6 +193,12 @@ def _planned(model: str) -> ShowResult:
     """Return the network as its table, its checkpoint or its publisher has it."""
     if model.partition(":")[0] in ARCHITECTURES:
         return ShowResult(model, plan(arch_named(model)), "float32")
+    from mobilenets import runtime as runtimes
+
+    if runtimes.exported(model) is not None:
+        with closing(runtimes.load(model)) as predictor:
+            card = predictor.card
+        return ShowResult(model, card.plan, "int8" if card.precision == "int8" else "float32", card.notes)
     if Path(model).suffix == ".safetensors" or Path(model).is_file():
         from mobilenets.checkpoint import read_card
 

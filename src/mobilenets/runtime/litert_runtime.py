@@ -1,4 +1,7 @@
-"""The LiteRT runtime: float32 and int8 on the CPU, through XNNPACK, which LiteRT uses by itself."""
+"""The LiteRT runtime: float32 and int8 on the CPU, through XNNPACK, which LiteRT uses by itself.
+
+XNNPACK computes whole networks, but for int8 h-swish, which LiteRT 2.3 leaves to a kernel of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilenets.engine.quantized import Quantization, dequantize, quantize
 from mobilenets.errors import CheckpointError, InputError, MissingExtraError
 from mobilenets.formats.litert_file import read_card, to_litert
 from mobilenets.formats.litert_graph import watched
@@ -15,6 +19,9 @@ from mobilenets.image.preprocess import scale_and_shift
 
 if TYPE_CHECKING:
     from mobilenets.checkpoint import Card, Checkpoint
+
+_SIGN = np.uint8(128)
+"""TFLite's codes are signed; with this bit flipped they are the engine's unsigned ones."""
 
 PICTURES = 1
 """Pictures computed at a time: more at once are no faster on a CPU, and take so much more memory."""
@@ -36,7 +43,7 @@ def open_file(path: Path, threads: int | None) -> LitertPredictor:
     return LitertPredictor(read_card(content, path), content, threads, path)
 
 
-def trace(path: Path, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+def trace(path: Path, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
     """Return the output of every operation of a file, float32 (N, C, H, W) by its name in the plan.
 
     They are what LiteRT computes with all of them asked for. Where an activation is an operation of its own, what it
@@ -44,14 +51,19 @@ def trace(path: Path, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[n
 
     Args:
         path: a file as for :func:`open_file`.
-        batch: normalized, float32 (N, C, H, W); a file that takes pictures is given the nearest pixels.
+        batch: what the file takes: float32 (N, C, H, W), normalized, or pictures, uint8 (N, H, W, C). A file that takes
+            pictures is given the nearest ones of a normalized batch, too.
     """
     content = _read(path)
     card = read_card(content, path)
     names = {f"{op.name}{part}" for op in card.plan.ops for part in ("", ".before")}
     interpreter = _interpreter(watched(content, names), None, path)
     source = interpreter.get_input_details()[0]
-    _feed(interpreter, source, _pixels(batch, card) if source["dtype"] == np.uint8 else _entered(batch, source))
+    if source["dtype"] != np.uint8:
+        batch = _entered(batch, source)
+    elif batch.dtype != np.uint8:
+        batch = _pixels(batch, card)
+    _feed(interpreter, source, batch)
     found: dict[str, npt.NDArray[np.float32]] = {}
     for target in interpreter.get_output_details():
         if target["name"] in names:
@@ -112,9 +124,7 @@ def _entered(batch: npt.NDArray[np.float32], source: dict[str, Any]) -> npt.NDAr
     across = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
     if source["dtype"] == np.float32:
         return across
-    scale, zero_point = source["quantization"]
-    steps = np.rint(across / np.float32(scale)) + np.float32(zero_point)
-    return np.clip(steps, -128, 127).astype(np.int8)
+    return (quantize(across, _steps(source)) ^ _SIGN).view(np.int8)
 
 
 def _pixels(batch: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.uint8]:
@@ -135,7 +145,10 @@ def _feed(interpreter: Any, source: dict[str, Any], value: npt.NDArray[Any]) -> 
 
 def _real(value: npt.NDArray[Any], target: dict[str, Any]) -> npt.NDArray[np.float32]:
     """Return what an output's codes stand for; float32 is left as it is."""
-    scale, zero_point = target["quantization"]
-    if value.dtype == np.float32:
-        return value
-    return np.float32(scale) * (value.astype(np.float32) - np.float32(zero_point))
+    return value if value.dtype == np.float32 else dequantize(value.view(np.uint8) ^ _SIGN, _steps(target))
+
+
+def _steps(tensor: dict[str, Any]) -> Quantization:
+    """Return what the codes of a tensor stand for, once they are unsigned."""
+    scale, zero_point = tensor["quantization"]
+    return Quantization(float(scale), int(zero_point) + int(_SIGN))
