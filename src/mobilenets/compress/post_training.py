@@ -176,7 +176,8 @@ class _Search:
         self.card, self.layers, self.granularity, self.tell = checkpoint.child(), folded(checkpoint), granularity, tell
         divided = len(pictures) >= FEWEST_TO_DIVIDE
         kept = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
-        self.seen, self.judged = (pictures[~kept], pictures[kept]) if divided else (pictures, pictures)
+        self.seen: Pictures = pictures[~kept] if divided else pictures
+        self.judged: Pictures = pictures[kept] if divided else pictures
         self.wanted = logits(self.card, FloatArithmetic(self.card, self.layers), self.judged)
         self.trials: list[Trial] = []
         self._bases: dict[Equalization, _Base] = {}
