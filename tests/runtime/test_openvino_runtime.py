@@ -63,10 +63,11 @@ def test_bf16_is_near_float32(random_network: Networks) -> None:
 
 
 def test_int8_is_near_the_reference(random_int8_network: Networks) -> None:
-    checkpoint = random_int8_network("mobilenet_v2")
+    """OpenVINO adds a shortcut to a projection that it has not rounded to codes."""
+    checkpoint = random_int8_network("mobilenet_v3_small")
     expected = reference.run(checkpoint, noise())
     with closing(open_predictor(checkpoint, 1)) as predictor:
-        assert_close(predictor.run(noise())[0], expected, 0.1)
+        assert_close(predictor.run(noise())[0], expected, 0.05)
 
 
 def test_a_file_may_take_pictures(random_network: Networks, tmp_path: Path) -> None:
