@@ -17,23 +17,36 @@ if TYPE_CHECKING:
     from mobilenets.arch import Cost as Cost
     from mobilenets.arch import Op as Op
     from mobilenets.arch import Plan as Plan
+    from mobilenets.bench import bench as bench
+    from mobilenets.bench.result import BenchResult as BenchResult
     from mobilenets.checkpoint import Card as Card
     from mobilenets.checkpoint import Checkpoint as Checkpoint
     from mobilenets.data import Data as Data
     from mobilenets.data import open_data as open_data
+    from mobilenets.diagnose import DiagnoseResult as DiagnoseResult
+    from mobilenets.diagnose import diagnose as diagnose
     from mobilenets.errors import CheckpointError as CheckpointError
     from mobilenets.errors import ConvertError as ConvertError
     from mobilenets.errors import InputError as InputError
     from mobilenets.errors import MissingExtraError as MissingExtraError
     from mobilenets.errors import MobileNetsError as MobileNetsError
+    from mobilenets.errors import ParityError as ParityError
     from mobilenets.errors import WeightsError as WeightsError
     from mobilenets.evaluate import evaluate as evaluate
+    from mobilenets.export import ExportResult as ExportResult
+    from mobilenets.export import export as export
     from mobilenets.image import Preprocess as Preprocess
     from mobilenets.nn.convert import convert as convert
     from mobilenets.predict import classify as classify
     from mobilenets.predict import predict as predict
+    from mobilenets.prune import PruneResult as PruneResult
+    from mobilenets.prune import prune as prune
+    from mobilenets.quantize import QuantizeResult as QuantizeResult
+    from mobilenets.quantize import quantize as quantize
     from mobilenets.recipe import RECIPES as RECIPES
     from mobilenets.recipe import Recipe as Recipe
+    from mobilenets.reproduce import reproduce as reproduce
+    from mobilenets.reproduce.outcome import ReproduceResult as ReproduceResult
     from mobilenets.results import Classification as Classification
     from mobilenets.results import ClassReport as ClassReport
     from mobilenets.results import ConvertResult as ConvertResult
@@ -53,6 +66,7 @@ __all__ = [
     "ARCHITECTURES",
     "RECIPES",
     "Arch",
+    "BenchResult",
     "Card",
     "Checkpoint",
     "CheckpointError",
@@ -62,47 +76,98 @@ __all__ = [
     "ConvertResult",
     "Cost",
     "Data",
+    "DiagnoseResult",
+    "ExportResult",
     "InputError",
     "MissingExtraError",
     "MobileNetsError",
     "Op",
+    "ParityError",
     "Plan",
     "Prediction",
     "Predictions",
     "Predictor",
     "Preprocess",
+    "PruneResult",
+    "QuantizeResult",
     "Recipe",
     "Report",
+    "ReproduceResult",
     "ShowResult",
     "TrainResult",
     "WeightsError",
+    "bench",
     "classify",
     "convert",
+    "diagnose",
     "evaluate",
+    "export",
     "load",
     "open_data",
     "predict",
+    "prune",
+    "quantize",
+    "reproduce",
     "show",
     "train",
 ]
 
 _HOMES = {
-    "mobilenets.arch": ("ARCHITECTURES", "Arch", "Cost", "Op", "Plan"),
-    "mobilenets.checkpoint": ("Card", "Checkpoint"),
-    "mobilenets.data": ("Data", "open_data"),
+    "mobilenets.arch": (
+        "ARCHITECTURES",
+        "Arch",
+        "Cost",
+        "Op",
+        "Plan",
+    ),
+    "mobilenets.bench": ("bench",),
+    "mobilenets.bench.result": ("BenchResult",),
+    "mobilenets.checkpoint": (
+        "Card",
+        "Checkpoint",
+    ),
+    "mobilenets.data": (
+        "Data",
+        "open_data",
+    ),
+    "mobilenets.diagnose": (
+        "DiagnoseResult",
+        "diagnose",
+    ),
     "mobilenets.errors": (
         "CheckpointError",
         "ConvertError",
         "InputError",
         "MissingExtraError",
         "MobileNetsError",
+        "ParityError",
         "WeightsError",
     ),
     "mobilenets.evaluate": ("evaluate",),
+    "mobilenets.export": (
+        "ExportResult",
+        "export",
+    ),
     "mobilenets.image": ("Preprocess",),
     "mobilenets.nn.convert": ("convert",),
-    "mobilenets.predict": ("classify", "predict"),
-    "mobilenets.recipe": ("RECIPES", "Recipe"),
+    "mobilenets.predict": (
+        "classify",
+        "predict",
+    ),
+    "mobilenets.prune": (
+        "PruneResult",
+        "prune",
+    ),
+    "mobilenets.quantize": (
+        "QuantizeResult",
+        "quantize",
+    ),
+    "mobilenets.recipe": (
+        "RECIPES",
+        "Recipe",
+    ),
+    "mobilenets.reproduce": ("reproduce",),
+    "mobilenets.reproduce.outcome": ("ReproduceResult",),
     "mobilenets.results": (
         "ClassReport",
         "Classification",
@@ -112,8 +177,14 @@ _HOMES = {
         "Report",
         "TrainResult",
     ),
-    "mobilenets.runtime": ("Predictor", "load"),
-    "mobilenets.show": ("ShowResult", "show"),
+    "mobilenets.runtime": (
+        "Predictor",
+        "load",
+    ),
+    "mobilenets.show": (
+        "ShowResult",
+        "show",
+    ),
     "mobilenets.train": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -32,8 +32,20 @@ if TYPE_CHECKING:
 
 Verb = Callable[..., "Result | None"]
 
-VERBS: tuple[str, ...] = ("show", "train", "evaluate", "predict", "convert")
-"""The commands, in the order of the road from pictures to predictions."""
+VERBS: tuple[str, ...] = (
+    "show",
+    "train",
+    "evaluate",
+    "predict",
+    "convert",
+    "quantize",
+    "export",
+    "bench",
+    "diagnose",
+    "prune",
+    "reproduce",
+)
+"""The commands, in the order of the road from pictures to a device, then those that look closer."""
 
 
 class Result(Protocol):
@@ -102,11 +114,15 @@ def _run(arguments: list[str], verbs: Mapping[str, Verb] | None) -> int:
 def _command(verb: Verb) -> Callable[..., None]:
     """Wrap a verb so that it prints its result, and add `--json` to its signature."""
     import inspect
+    from types import FunctionType
     from typing import Annotated, get_args, get_type_hints
 
     from cyclopts import Parameter
 
-    hints = get_type_hints(verb, include_extras=True)
+    assert isinstance(verb, FunctionType)
+    flags = FunctionType(verb.__code__, verb.__globals__)  # the result's type need not be imported to read the flags
+    flags.__annotations__ = {name: hint for name, hint in verb.__annotations__.items() if name != "return"}
+    hints = get_type_hints(flags, include_extras=True)
     side = Parameter(converter=_side, n_tokens=1, accepts_keys=False, metavar="SIDE|HxW")
     switch = Parameter(negative=(), show_default=False)  # off unless given
     parameters = []
