@@ -11,6 +11,8 @@ MANY_BITS = 3.0
 """Bits lost by a median channel from which on a layer is named: 5 of 8 left, 32 steps."""
 MUCH_SATURATION = 0.05
 """Share of values at 6 from which on a layer is named."""
+MUCH_WIDENING = 0.5
+"""Bits that dead channels cost the living ones from which on a layer is named."""
 NAMED = 3
 """Layers named in a sentence; the table and the JSON have all."""
 
@@ -32,6 +34,7 @@ def advise(layers: Sequence[LayerFacts], model: str, data: str | None) -> list[s
     """Return sentences, the most useful first; one where nothing stands out."""
     found = [
         *_on_weights(layers),
+        *_on_widening(layers, model),
         *_on_activations(layers),
         *_on_dead_kernels(layers),
         *_on_dead_channels(layers, model, data),
@@ -51,6 +54,13 @@ def _on_weights(layers: Sequence[LayerFacts]) -> list[str]:
     listed = _listed_bits([(layer.weights, layer) for layer in layers])
     cost = "with one 8-bit scale for a whole layer's weights, the median channel loses bits"
     return [f"{cost}: {listed}: quantize with a scale for each channel (--granularity channel)"] if listed else []
+
+
+def _on_widening(layers: Sequence[LayerFacts], model: str) -> list[str]:
+    named = _largest([(layer.bits_lost_to_dead, layer) for layer in layers], MUCH_WIDENING)
+    listed = _listed([f"{bits:.1f} bits in {layer.name}" for bits, layer in named])
+    cost = "the widest weights belong to channels that are dead, and cost the living ones"
+    return [f"{cost} {listed}: mobilenets prune {model} --dead, and quantize what is left"] if listed else []
 
 
 def _on_activations(layers: Sequence[LayerFacts]) -> list[str]:

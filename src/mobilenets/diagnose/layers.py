@@ -67,8 +67,9 @@ class LayerFacts:
     dead: never away from zero on the pictures, behind an activation that can do so. constant: another single value.
     dead_kernels: without weights worth the name. removable: proved to say nothing, which `prune --dead` takes out.
     saturated: share of all values at ReLU6's 6; None behind another activation. firing: share above zero.
-    duplicates: (channel, the earlier one it is like). Ranges are float64 (C,): the largest absolute weight, and from
-    the lowest to the highest value on the pictures, zero included.
+    duplicates: (channel, the earlier one it is like). bits_lost_to_dead: how far channels that are dead or constant
+    on the pictures widen the range of the weights of those that are not. Ranges are float64 (C,): the largest absolute
+    weight, and from the lowest to the highest value on the pictures, zero included.
     """
 
     name: str
@@ -84,6 +85,7 @@ class LayerFacts:
     duplicates: tuple[tuple[int, int], ...]
     weights: Spread | None
     activations: Spread | None
+    bits_lost_to_dead: float
     weight_ranges: NDArray[np.float64]
     activation_ranges: NDArray[np.float64]
 
@@ -106,6 +108,7 @@ class LayerFacts:
             "firing": self.firing,
             "duplicates": len(self.duplicates),
             "duplicate_channels": [list(pair) for pair in self.duplicates],
+            "bits_lost_to_dead": self.bits_lost_to_dead,
             "range": {name: None if spread is None else spread.to_json() for name, spread in spreads.items()},
         }
 
@@ -148,6 +151,7 @@ def _facts(op: Op, layer: Layer, activity: Activity, going: int) -> LayerFacts:
         duplicates=() if op.depthwise else _duplicates(layer, ~dead_kernels),
         weights=_spread(weight_ranges[~dead_kernels]),
         activations=_spread(ranges[~still]),
+        bits_lost_to_dead=_bits_between(weight_ranges, ~still),
         weight_ranges=weight_ranges,
         activation_ranges=ranges,
     )
@@ -181,15 +185,27 @@ def _spread(ranges: NDArray[np.float64]) -> Spread | None:
     return Spread(float(ranges.max()), float(np.median(ranges)), float(ranges.min()))
 
 
+def _bits_between(ranges: NDArray[np.float64], alive: NDArray[np.bool_]) -> float:
+    """Return how many bits wider the range of all is than that of the living."""
+    widest = ranges[alive].max(initial=0)
+    return 0.0 if widest == 0 else log2(float(ranges.max()) / float(widest))
+
+
 def _duplicates(layer: Layer, alive: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
     """Return (channel, the first channel that it is a multiple of), bias included.
 
-    Depthwise kernels are not asked: two equal ones still read two channels.
+    The weights alone must be alike too, or any two filters of large bias would be. Depthwise kernels are not asked:
+    two equal ones still read two channels.
     """
-    filters = np.concatenate([layer.weight.reshape(len(layer.bias), -1), layer.bias[:, np.newaxis]], axis=1)
-    filters = filters[alive].astype(np.float64)
-    filters /= np.maximum(np.linalg.norm(filters, axis=1, keepdims=True), 1e-300)
-    earlier = np.tril(filters @ filters.T > ALIKE, -1)
+    weights = layer.weight.reshape(len(layer.bias), -1)[alive].astype(np.float64)
+    with_bias = np.concatenate([weights, layer.bias[alive, np.newaxis]], axis=1)
+    earlier = np.tril((_cosines(weights) > ALIKE) & (_cosines(with_bias) > ALIKE), -1)
     names = np.flatnonzero(alive)
     alike = np.flatnonzero(earlier.any(1))
     return tuple((int(names[channel]), int(names[earlier[channel].argmax()])) for channel in alike)
+
+
+def _cosines(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cosine of every two vectors (N, D), float64 (N, N)."""
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
+    return np.asarray(units @ units.T)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_INCHES = 0.17
-MOST_BITS = 10.0
+MOST_BITS = 8.0
 """Where the panels of bits end: whoever lost 8 of 8 bits has lost them all."""
 
 
@@ -111,7 +111,7 @@ def _draw_bits(
         bits = np.minimum(np.log2(of_layer.max() / values), MOST_BITS)
         median = float(np.median(bits))
         jitter = np.linspace(-0.28, 0.28, len(bits))
-        axes.scatter(bits, place + jitter, s=1.6, color=FAINT, alpha=min(1.0, 0.15 + 25 / len(bits)), linewidths=0)
+        axes.scatter(bits, place + jitter, s=2.2, color=FAINT, alpha=min(1.0, 0.25 + 30 / len(bits)), linewidths=0)
         colour = WRONG if median >= MANY_BITS else RIGHT
         axes.plot([median, median], [place - 0.42, place + 0.42], color=colour, linewidth=2.4, zorder=3)
     axes.set_xlim(-0.2, MOST_BITS + 0.2)
