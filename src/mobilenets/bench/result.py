@@ -117,7 +117,8 @@ class BenchResult:
     def __str__(self) -> str:
         parts = [self._title(), table(COLUMNS, [row.cells() for row in self.rows], left=2), *self._remarks()]
         parts += [self._operations(row) for row in self.rows if row.operations or row.operations_error]
-        parts.append("\n".join(f"{name:<12}  {printable(value)}" for name, value in self.machine.items()))
+        longest = max((len(name) for name in self.machine), default=0)
+        parts.append("\n".join(f"{name:<{longest}}  {printable(value)}" for name, value in self.machine.items()))
         if self.files:
             parts.append(file_lines(self.files))
         return "\n\n".join(part for part in parts if part)

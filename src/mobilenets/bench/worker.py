@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 WARM_RUNS = 3
 """Runs after opening: runtimes choose kernels, pack weights and grow their memory in the first ones."""
 
+WARM_MS = 20
+"""Small networks are run more often before they are timed, until clocks and caches have had this long to settle."""
+
 
 def main() -> None:
     """Answer requests until there are no more."""
@@ -79,16 +82,18 @@ class _Worker:
         self._peak, self._opened = peak_bytes() or 0, resident_bytes() or 0
         forget_peak()
         self._job, self._batch = job, noise(self._predictor.card, job, pictures=self._predictor.pictures)
-        self._times(WARM_RUNS, 0)
+        self._times(0, WARM_RUNS)
         return {"load_ms": load_ms}
 
     def _times(self, count: int, warm: int) -> list[float]:
-        """Return the milliseconds of `count` runs, after `warm` ones that are not counted."""
+        """Return the milliseconds of `count` runs, after at least `warm` ones, and `WARM_MS`, that are not counted."""
         assert self._predictor is not None
         assert self._batch is not None
         run, batch, now = self._predictor.run, self._batch, time.perf_counter_ns
-        for _ in range(warm):
+        begun, done = now(), 0
+        while done < warm or (warm and now() - begun < WARM_MS * 1e6):
             run(batch)
+            done += 1
         times_ms = []
         for _ in range(count):
             begun = now()
