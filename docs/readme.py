@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "mobilenets"
@@ -26,7 +27,7 @@ def main() -> None:
 
 def generated(text: str) -> str:
     """Return the text with everything between `<!-- NAME: generated -->` and `<!-- end -->` made anew."""
-    parts = {"commands": commands, "results": results, "files": files}
+    parts = {"commands": commands, "results": results, "runtimes": runtimes, "files": files}
 
     def part(match: re.Match[str]) -> str:
         return f"<!-- {match[1]}: generated -->\n{parts[match[1]]()}\n<!-- end -->"
@@ -56,6 +57,43 @@ def results() -> str:
             rows.append((figure["what"], measured, figure["wanted"], machine, where["date"][:10], source))
     header = ("what", "measured", "wanted", "machine", "date", "source")
     return _table(header, rows) if rows else "Nothing measured yet."
+
+
+def runtimes() -> str:
+    """Return a table of the median times of `benchmarks.runtimes`: networks and runtimes by precisions and threads."""
+    path = ROOT / "benchmarks" / "results" / "runtimes.json"
+    if not path.exists():
+        return "Nothing measured yet."
+    document = json.loads(path.read_text(encoding="utf-8"))
+    networks = document["details"]
+    kinds = list(dict.fromkeys((row["threads"], row["precision"]) for one in networks for row in one["rows"]))
+    kinds.sort(key=lambda kind: kind[0])
+    rows = []
+    for one in networks:
+        fastest = {
+            threads: min(row["median_ms"] for row in one["rows"] if row["threads"] == threads and row["median_ms"])
+            for threads, _ in kinds
+        }
+        for runtime in dict.fromkeys(row["runtime"] for row in one["rows"]):
+            found = {(row["threads"], row["precision"]): row for row in one["rows"] if row["runtime"] == runtime}
+            cells = [_milliseconds(found.get(kind), fastest[kind[0]]) for kind in kinds]
+            rows.append((f"{one['arch']} {one['width']:g}", runtime, *cells))
+    header = [f"{precision}, {threads} thread{'' if threads == 1 else 's'}" for threads, precision in kinds]
+    where = document["environment"]
+    place = f"{where['cores']} cores, {where['processor']} ({where['instructions']})"
+    source = f"{where['date'][:10]}, [runtimes](benchmarks/results/runtimes.json)"
+    said = "\n".join(f"- {one['arch']}: {sentence}" for one in networks for sentence in one["verdict"])
+    table = _table(("network", "runtime", *header), rows)
+    return f"{table}\n\nMedian milliseconds; the fastest of its threads in bold. {place}, {source}.\n\n{said}"
+
+
+def _milliseconds(row: dict[str, Any] | None, fastest: float) -> str:
+    if row is None:
+        return ""
+    if row["median_ms"] is None:
+        return "error"
+    text = f"{row['median_ms']:.2f}"
+    return f"**{text}**" if row["median_ms"] == fastest else text
 
 
 def files() -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from mobilenets.bench import bench, children
+from mobilenets.bench import bench, children, synthetic
 from mobilenets.bench.children import Child
+from mobilenets.bench.configuration import Job
 from mobilenets.bench.result import BenchResult
 from mobilenets.checkpoint import Checkpoint, save
 from mobilenets.engine.folding import folded
@@ -126,7 +127,7 @@ def test_what_fails_is_a_row_with_an_error(colour_file: Path, monkeypatch: pytes
     )
     start = Child.__init__
 
-    def sabotage(self: Child, job: children.Job) -> None:
+    def sabotage(self: Child, job: Job) -> None:
         with monkeypatch.context() as patched:
             if job.precision == "int8":
                 patched.setattr(children, "COMMAND", (sys.executable, "-c", code))
@@ -149,7 +150,7 @@ def test_what_cannot_be_made_is_a_row_with_an_error(colour_file: Path, monkeypat
     def fail(*_: Any) -> Path:
         raise ZeroDivisionError("no scale")
 
-    monkeypatch.setattr("mobilenets.bench.synthetic.quick_int8", fail)
+    monkeypatch.setattr(synthetic, "quick_int8", fail)
     timed = bench(str(colour_file), runtimes="reference", repeats=1)
     assert [row.error for row in timed.rows] == [None, "cannot be made for reference: ZeroDivisionError: no scale"]
 
