@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +61,6 @@ class GraphBuilder:
         self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], metadata: Mapping[str, str]
     ) -> ModelProto:
         """Return the whole model, called `name`."""
-        from mobilenets import __version__
-
         helper = self._onnx.helper
         graph = helper.make_graph(self._nodes, name, list(inputs), list(outputs), list(self._constants.values()))
         model = helper.make_model(
@@ -69,7 +68,7 @@ class GraphBuilder:
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=_IR_VERSION,
             producer_name="mobilenets",
-            producer_version=__version__,
+            producer_version=version("mobilenets"),
         )
         helper.set_model_props(model, dict(metadata))
         return model
