@@ -25,7 +25,7 @@ from mobilenets.engine.int8 import int8_checkpoint
 from mobilenets.engine.quantized import quantization, quantizations, quantize, table
 from mobilenets.engine.reference import Int8Arithmetic
 from mobilenets.errors import ConvertError
-from mobilenets.formats.litert_file import to_litert
+from mobilenets.formats.litert_file import HSwish, to_litert
 from mobilenets.formats.litert_graph import watched
 from mobilenets.image.decode import decode
 from mobilenets.image.drawn import pictures as drawn
@@ -114,16 +114,25 @@ def assert_agrees(worst: Mapping[str, int]) -> None:
 
 
 @pytest.mark.parametrize("kernels", list(RESOLVERS))
-@pytest.mark.parametrize("granularity", ["channel", "tensor"])
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1"])
+@pytest.mark.parametrize(
+    ("name", "granularity", "h_swish"),
+    [
+        ("mobilenet_v1", "channel", "int8"),
+        ("mobilenet_v2", "channel", "int8"),
+        ("mobilenet_v2", "tensor", "int8"),
+        ("mobilenet_v3_small", "channel", "int8"),
+        ("mobilenet_v3_small", "tensor", "float32"),
+        ("mnasnet_a1", "channel", "int8"),
+    ],
+)
 def test_every_operation_of_our_files(
-    random_int8_network: RandomNetwork, name: str, granularity: str, kernels: Kernels
+    random_int8_network: RandomNetwork, name: str, granularity: str, h_swish: HSwish, kernels: Kernels
 ) -> None:
     checkpoint = random_int8_network(name, granularity=granularity)
     batch = np.random.default_rng(5).normal(size=(2, 3, 48, 48)).astype(np.float32)
     entered = reference.arithmetic(checkpoint).enter(batch)
-    codes = Watched(to_litert(checkpoint), own_names(checkpoint), kernels).run(signed(entered))
-    codes["input"] = entered
+    content = to_litert(checkpoint, h_swish=h_swish)
+    codes = {"input": entered} | Watched(content, own_names(checkpoint), kernels).run(signed(entered))
     worst = differences(checkpoint, codes)
     assert set(worst) == set(quantizations(checkpoint)) - {"input"}
     assert_agrees(worst)

@@ -140,6 +140,17 @@ def test_int8_files_are_int8_throughout(random_int8_network: RandomNetwork, name
     assert not {"QUANTIZE", "DEQUANTIZE", "CAST"} & set(codes_of(content))
 
 
+def test_only_h_swish_is_computed_in_float_where_it_is_asked_for(random_int8_network: RandomNetwork) -> None:
+    checkpoint = random_int8_network("mobilenet_v3_small")
+    plain, asked = codes_of(to_litert(checkpoint)), codes_of(to_litert(checkpoint, h_swish="float32"))
+    h_swishes = plain["HARD_SWISH"]
+    assert asked - plain == Counter(QUANTIZE=h_swishes, DEQUANTIZE=h_swishes)
+    assert plain - asked == Counter()
+    assert to_litert(random_int8_network("mobilenet_v2"), h_swish="float32") == to_litert(
+        random_int8_network("mobilenet_v2")
+    )
+
+
 def test_names_shapes_and_signature(random_network: RandomNetwork) -> None:
     checkpoint = random_network("mobilenet_v2")
     content = to_litert(checkpoint)

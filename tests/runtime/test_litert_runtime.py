@@ -111,7 +111,8 @@ def test_an_int8_trace_is_dequantized(random_int8_network: RandomNetwork, tmp_pa
     np.testing.assert_allclose(traced[first], dequantize(meant[first], of), rtol=0, atol=1.01 * of.scale)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("mobilenet_v3_small", "float32"), ("mobilenet_v2", "int8")])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1"])
 def test_xnnpack_computes_the_whole_graph(
     random_network: RandomNetwork, random_int8_network: RandomNetwork, name: str, precision: str
 ) -> None:
