@@ -49,14 +49,19 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+        x = self.convolve(x, self.weight, self.bias)
+        if self.norm is not None:
+            x = self.norm(x)
+        return activate(x, self.activation)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve, padded as the table says, with a weight and a bias that need not be the module's own."""
         if self.pads:  # TensorFlow's padding depends on the size it meets, so that any size works
             top, bottom = padding(x.shape[2], self.kernel_size[0], self.stride[0], "same")
             left, right = padding(x.shape[3], self.kernel_size[1], self.stride[1], "same")
             x = functional.pad(x, (left, right, top, bottom))
-        x = super().forward(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return activate(x, self.activation)
+        out: Tensor = self._conv_forward(x, weight, bias)
+        return out
 
 
 class Dense(nn.Linear):
@@ -107,19 +112,23 @@ class Network(nn.Module):
         live = {self.plan.ops[first].sources[0]: x}
         for index in range(first, stop):
             op = self.plan.ops[index]
-            source = live[op.sources[0]]
-            if op.kind == "add":
-                out = source + live[op.sources[1]]
-            elif op.kind == "scale":
-                out = activate(source * live[op.sources[1]], op.activation)
-            elif op.kind == "pool":
-                out = source.mean((2, 3), keepdim=True)
-            else:
-                out = self._modules[op.name](source)  # type: ignore[misc]
-            live[op.name] = out
+            live[op.name] = self.compute(op, *(live[source] for source in op.sources))
             for name in self._done[index]:
                 live.pop(name, None)
         return live[self.plan.ops[stop - 1].name]
+
+    def compute(self, op: Op, *sources: Tensor) -> Tensor:
+        """Return an operation's output for its sources in the plan's order."""
+        match op.kind:
+            case "add":
+                return sources[0] + sources[1]
+            case "scale":
+                return activate(sources[0] * sources[1], op.activation)
+            case "pool":
+                return sources[0].mean((2, 3), keepdim=True)
+            case "conv" | "linear":
+                out: Tensor = self._modules[op.name](sources[0])  # type: ignore[misc]
+                return out
 
 
 def build(layout: Plan) -> Network:
