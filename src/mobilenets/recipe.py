@@ -19,6 +19,7 @@ from mobilenets.image import Augmentation
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["constant", "cosine", "exponential"]
+Rounding = Literal["none", "channel", "tensor"]
 
 PHOTO_SIDE = 96
 """From this many pixels on, pictures are treated as photographs: cropped at random scales, and worth ImageNet weights.
@@ -45,6 +46,11 @@ class Recipe:
     The classifier learns at `head_rate` times the learning rate, as it begins from random weights where the rest does
     not. The first `early_share` of the epochs is trained on pictures shrunk to `early_scale` of their sides: the
     network is fully convolutional, and early epochs need no fine detail (progressive resizing).
+
+    With a `granularity` other than none, training is quantization-aware: the network rounds its values as int8 will,
+    its weights by one scale for each output channel or for all of a layer. For `batch_norm_share` of the epochs
+    BatchNorm normalizes by the batch, then by its running statistics, as the int8 network does; for `following_share`
+    the ranges of the activations follow what comes, then they stay.
     """
 
     name: str
@@ -69,6 +75,9 @@ class Recipe:
     head_rate: float = 1.0
     early_share: float = 0.0
     early_scale: float = 1.0
+    granularity: Rounding = "none"
+    batch_norm_share: float = 1.0
+    following_share: float = 1.0
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
@@ -79,7 +88,7 @@ class Recipe:
         for field in ("epochs", "batch_size", "patience", "least_steps"):
             if not isinstance(getattr(self, field), int):
                 raise InputError(f"{_flag(field)} must be a whole number, not {getattr(self, field)!r}")
-        for field, kind in (("optimizer", Optimizer), ("schedule", Schedule)):
+        for field, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("granularity", Rounding)):
             if getattr(self, field) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise InputError(f"recipe: {field} {getattr(self, field)!r} is not one of {known}")
@@ -91,6 +100,11 @@ class Recipe:
             )
         if self.rate_decay != 1 and self.schedule != "exponential":
             raise InputError(f"recipe: rate_decay is for schedule exponential, not {self.schedule}")
+
+    @property
+    def quantizes(self) -> bool:
+        """Say whether training is quantization-aware, and makes an int8 network."""
+        return self.granularity != "none"
 
     def scale_at(self, epoch: int) -> float:
         """Return how far the pictures of an epoch (from 0) are shrunk, 1.0 for not at all."""
@@ -142,6 +156,8 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("head_rate", 1e-3, 1000),
     ("early_share", 0, 1),
     ("early_scale", 0.1, 1),
+    ("batch_norm_share", 0, 1),
+    ("following_share", 0, 1),
 )
 _FLAGS = ("epochs", "batch_size", "learning_rate", "patience")
 
@@ -227,8 +243,34 @@ SIMPLE = Recipe(
     mobilenets train mnist --root MNIST --model mobilenet_v2_mnist --recipe simple --epochs 3
 """
 
+QAT = Recipe(
+    name="qat",
+    epochs=10,
+    batch_size=32,
+    optimizer="sgd",
+    learning_rate=0.004,
+    warmup_epochs=0.5,
+    nesterov=True,
+    weight_decay=1e-4,
+    label_smoothing=0.1,
+    clip_norm=5.0,
+    ema=0.99,
+    least_steps=200,
+    granularity="channel",
+    batch_norm_share=0.5,
+    following_share=0.7,
+    augmentation=Augmentation("photo", flip=True),
+)
+"""Quantization-aware, from a trained float32 network to an int8 one.
+
+    mobilenets train PHOTOS --model runs/train/best.safetensors --recipe qat --granularity tensor
+
+BatchNorm is frozen late, as arXiv:1806.08342 found best (section 3.2.2), and the ranges later still, since they move
+when it is.
+"""
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {recipe.name: recipe for recipe in (FINETUNE, SCRATCH, V2_PAPER, SIMPLE)}
+    {recipe.name: recipe for recipe in (FINETUNE, SCRATCH, V2_PAPER, SIMPLE, QAT)}
 )
 """The named recipes."""
 

@@ -10,8 +10,9 @@ from mobilenets.errors import MissingExtraError
 from mobilenets.results import TrainResult
 
 Switch = Literal["auto", "on", "off"]
+Granularity = Literal["channel", "tensor"]
 
-__all__ = ["Switch", "train"]
+__all__ = ["Granularity", "Switch", "train"]
 
 
 def train(
@@ -25,6 +26,7 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    granularity: Granularity | None = None,
     patience: int | None = None,
     freeze: bool = False,
     seed: int = 0,
@@ -56,11 +58,13 @@ def train(
         resolution: The network's input in pixels, a side or HEIGHTxWIDTH; without it the weights', the pictures' own if
             these are small, or the architecture's.
         weights: none, a published name, or a checkpoint; without it the best at hand.
-        recipe: finetune, scratch, v2-paper, simple, or a file: a checkpoint made with it, or its JSON. Without it
-            finetune where there are weights, scratch where there are none.
+        recipe: finetune, scratch, v2-paper, simple, qat (quantization-aware: from a trained float32 checkpoint to an
+            int8 one), or a file: a checkpoint made with it, or its JSON. Without it finetune where there are weights,
+            scratch where there are none.
         epochs: How often to go through the data; the recipe says if you do not.
         batch_size: Pictures per step, of all processes together; the recipe's learning rate is scaled along.
         learning_rate: The peak learning rate.
+        granularity: With recipe qat: one weight scale for each output channel, or for each tensor.
         patience: Stop after this many epochs without a better validation top-1; 0 never.
         freeze: Train the classifier alone; the features of all pictures are computed once and kept.
         seed: Every random number follows from it.
@@ -91,6 +95,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            granularity=granularity,
             patience=patience,
             freeze=freeze,
             seed=seed,

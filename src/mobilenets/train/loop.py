@@ -28,6 +28,7 @@ from mobilenets.train.evaluation import judge_all
 from mobilenets.train.interruption import Interruption
 from mobilenets.train.optimization import Average, learning_rate_at, set_learning_rate
 from mobilenets.train.progress import Progress
+from mobilenets.train.quantized import enter_epoch
 from mobilenets.train.speed import Speed
 
 SAVE_SECONDS = 300
@@ -170,6 +171,7 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
     precise = torch.float32 if accelerator.device.type == "mps" else torch.float64
     sums = torch.tensor(training.sums, dtype=precise, device=accelerator.device)
     model.train()
+    enter_epoch(training.network, recipe, epoch)
     progress.epoch_started(epoch, steps, training.step)
     for step, (images, targets) in enumerate(job.train_batches.epoch(epoch, start=training.step), start=training.step):
         set_learning_rate(training.optimizer, learning_rate_at(recipe, epoch * steps + step, steps))

@@ -17,14 +17,16 @@ from mobilenets import checkpoint as files
 from mobilenets.checkpoint import Card, Checkpoint, Metric
 from mobilenets.data import Data
 from mobilenets.draw import draw_curves
+from mobilenets.engine import reference
 from mobilenets.files import write_atomically
 from mobilenets.image import fit, normalize
 from mobilenets.machine import describe_machine
 from mobilenets.metrics import Judged, most_wrong
-from mobilenets.nn.network import Network, load_tensors, to_tensors
+from mobilenets.nn.network import Network, load_tensors
 from mobilenets.report import WrongPicture, write_report
 from mobilenets.results import Report
 from mobilenets.train.decisions import Decisions
+from mobilenets.train.quantized import to_checkpoint
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -46,10 +48,8 @@ class Writer:
 
     def write_epoch(self, network: Network, history: Sequence[Mapping[str, Any]], *, best: bool) -> None:
         """Write last.safetensors, with `best` also best.safetensors, history.json, and TensorBoard's log."""
-        metrics = metrics_of(history[-1], self._data)
-        tensors = to_tensors(network)
-        card = replace(self._card, metrics=metrics)
-        checkpoint = Checkpoint(card, tensors, sample=(self._sample, self._output(tensors)))
+        checkpoint = to_checkpoint(network, replace(self._card, metrics=metrics_of(history[-1], self._data)))
+        checkpoint = replace(checkpoint, sample=(self._sample, self._output(checkpoint)))
         files.save(checkpoint, self._out / LAST)
         if best:
             files.save(checkpoint, self._out / BEST)
@@ -75,10 +75,13 @@ class Writer:
         self._log.flush()
 
     @torch.no_grad()
-    def _output(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def _output(self, checkpoint: Checkpoint) -> NDArray[np.float32]:
         """Return the logits, float32 (classes,), of the sample, as the checkpoint's readers will compute them."""
-        load_tensors(self._prover, tensors)
         planes = normalize(self._sample[np.newaxis], self._card.preprocess)
+        if checkpoint.card.precision == "int8":
+            of_codes: NDArray[np.float32] = reference.run(checkpoint, planes)[0]
+            return of_codes
+        load_tensors(self._prover, checkpoint.tensors)
         logits: NDArray[np.float32] = self._prover(torch.from_numpy(planes))[0].numpy()
         return logits
 

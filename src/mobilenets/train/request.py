@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenets.errors import InputError
+
+if TYPE_CHECKING:
+    from mobilenets.train import Granularity
 
 _FREE = ("workers", "strict")
 """Flags that change no weight, and so may differ when a run is resumed."""
@@ -26,6 +29,7 @@ class Request:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    granularity: Granularity | None = None
     patience: int | None = None
     freeze: bool = False
     seed: int = 0
@@ -42,6 +46,8 @@ class Request:
         for name in ("bf16", "channels_last", "compile"):
             if getattr(self, name) not in ("auto", "on", "off"):
                 raise InputError(f"{flag(name)} must be auto, on or off, not {getattr(self, name)!r}")
+        if self.granularity not in (None, "channel", "tensor"):
+            raise InputError(f"--granularity must be channel or tensor, not {self.granularity!r}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
         for name, least in (("workers", 0), ("threads", 1)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from mobilenets import checkpoint as files
 from mobilenets.checkpoint import Card, Checkpoint
@@ -19,7 +21,7 @@ from mobilenets.data import Batches, Data, batches, open_data
 from mobilenets.errors import InputError
 from mobilenets.metrics import measure
 from mobilenets.nn.batch_norm import restore_batch_norm
-from mobilenets.nn.network import Network, from_checkpoint
+from mobilenets.nn.network import Network
 from mobilenets.recipe import Recipe
 from mobilenets.results import TrainResult
 from mobilenets.train import outputs, processes, start
@@ -31,12 +33,14 @@ from mobilenets.train.inputs import ToInput, input_batches
 from mobilenets.train.loop import Job, Save, Training, fit
 from mobilenets.train.optimization import Average, make_optimizer
 from mobilenets.train.progress import Progress
+from mobilenets.train.quantized import from_saved, network_for, prepared
 from mobilenets.train.request import Request, merged
 from mobilenets.train.speed import Speed, choose_speed
 from mobilenets.train.state import check_folder, read_state, write_state
 
 STATISTICS_PICTURES = 512
-"""How many pictures BatchNorm's statistics are measured on where a converted file had none."""
+"""How many pictures are looked at before training: for BatchNorm's statistics where a converted file had none, and for
+the ranges of activations."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _train(sitting: Sitting, request: Request, state: dict[str, Any] | None) -> 
         decisions, network = _begin(sitting, request)
     else:
         decisions = Decisions.from_json(state["decisions"], request, data)
-        network = Network(decisions.card.plan)  # its weights are restored below
+        network = network_for(decisions.card, decisions.recipe)  # its weights are restored below
         if decisions.processes != accelerator.num_processes:
             progress.say(
                 f"begun with {decisions.processes} processes, going on with {accelerator.num_processes}: "
@@ -144,8 +148,9 @@ def _begin(sitting: Sitting, request: Request) -> tuple[Decisions, Network]:
     network = start.make_network(card, source, request.seed, say)
     if card.batch_norm == "folded" and not request.freeze:
         card = replace(card, batch_norm="trained")
-        pictures = _restore_statistics(data, card, recipe, request.seed, network)
+        pictures = restore_batch_norm(network, _some_pictures(data, card, recipe, request.seed))
         say(f"these weights have BatchNorm folded away: put back, with the statistics of {pictures} pictures")
+    network = prepared(network, recipe, card.preprocess, _some_pictures(data, card, recipe, request.seed))
     card = replace(card, recipe=recipe.to_json() | {"run": run_facts(request, data)})
     decisions = Decisions(
         request=request,
@@ -159,13 +164,13 @@ def _begin(sitting: Sitting, request: Request) -> tuple[Decisions, Network]:
     return decisions, network
 
 
-def _restore_statistics(data: Data, card: Card, recipe: Recipe, seed: int, network: Network) -> int:
-    """Give BatchNorm the statistics of pictures as training will show them; return how many were used."""
+def _some_pictures(data: Data, card: Card, recipe: Recipe, seed: int) -> Iterator[Tensor]:
+    """Yield batches of pictures as training will show them, to measure statistics on."""
     served = batches(
         data.train, preprocess=card.preprocess, augmentation=recipe.augmentation, shuffle=True, seed=seed, workers=0
     )
-    some = itertools.islice(served.epoch(0), -(-STATISTICS_PICTURES // 32))
-    return restore_batch_norm(network, (images for images, _ in some))
+    for images, _ in itertools.islice(served.epoch(0), -(-STATISTICS_PICTURES // 32)):
+        yield images
 
 
 def _speed(sitting: Sitting, request: Request, network: Network, recipe: Recipe) -> Speed:
@@ -177,7 +182,7 @@ def _speed(sitting: Sitting, request: Request, network: Network, recipe: Recipe)
         with torch.random.fork_rng():
             batch = torch.randn(of_process, *network.plan.input_shape, device=accelerator.device)
             speed = choose_speed(
-                request,
+                replace(request, bf16="off") if recipe.quantizes else request,
                 network.to(accelerator.device),
                 lambda module: make_optimizer(module, recipe),
                 batch,
@@ -275,7 +280,7 @@ def _finished(sitting: Sitting, decisions: Decisions, training: Training) -> Tra
         best: Checkpoint = processes.from_first(accelerator, files.load(path) if accelerator.is_main_process else None)
         val_batches, to_input = input_batches(data.val, card.preprocess, accelerator, workers=decisions.request.workers)
         with val_batches:
-            judged = judge_all(from_checkpoint(best).to(accelerator.device), val_batches, accelerator, to_input)
+            judged = judge_all(from_saved(best).to(accelerator.device), val_batches, accelerator, to_input)
         report = measure(judged, card.labels, model=title, data=data.name, problems=data.problems)
         report = replace(report, seconds=training.seconds)
         metrics = {"top1": report.top1, "top5": report.top5, "loss": report.loss or 0.0}

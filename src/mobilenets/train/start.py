@@ -105,7 +105,20 @@ def choose_recipe(request: Request, data: Data, card: Card, *, pretrained: bool)
         recipe = replace(recipe, learning_rate=request.learning_rate)
     if request.patience is not None:
         recipe = replace(recipe, patience=request.patience)
-    return recipe
+    return _quantizing(recipe, request, pretrained=pretrained) if recipe.quantizes or request.granularity else recipe
+
+
+def _quantizing(recipe: Recipe, request: Request, *, pretrained: bool) -> Recipe:
+    """Return the recipe of a quantization-aware training with the granularity that was asked for."""
+    if not recipe.quantizes:
+        raise InputError(f"--granularity is for --recipe qat: recipe {recipe.name} makes a float32 network")
+    if not pretrained:
+        raise InputError(f"--recipe {recipe.name} begins with a trained float32 network: name a checkpoint: --model")
+    if request.freeze:
+        raise InputError("--freeze trains the classifier alone, but all of a network is quantized: leave it out")
+    if request.bf16 == "on":
+        raise InputError("--bf16 on has too few digits for 8-bit codes times a scale: leave it out")
+    return recipe if request.granularity is None else replace(recipe, granularity=request.granularity)
 
 
 def _recipe_from_file(name: str) -> Recipe:
