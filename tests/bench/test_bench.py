@@ -17,6 +17,7 @@ from mobilenets.bench import bench, children, synthetic
 from mobilenets.bench.children import Child
 from mobilenets.bench.configuration import Job
 from mobilenets.bench.result import BenchResult
+from mobilenets.bench.subject import file_bytes, write
 from mobilenets.checkpoint import Checkpoint, save
 from mobilenets.engine.folding import folded
 from mobilenets.engine.int8 import int8_checkpoint
@@ -217,3 +218,41 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     damaged.write_bytes(b"not a model")
     with pytest.raises(CheckpointError, match="damaged"):
         bench(str(damaged))
+
+
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hidden = name.partition(".")[0] in {"torch", "onnx", "matplotlib"}
+        return None if hidden else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+"""
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "litert"])
+def test_an_exported_file_needs_its_runtime_alone(runtime: str, colour_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Neither this process nor its children find the packages of training: Python itself is told at its start."""
+    if not RUNTIMES[runtime].installed:
+        pytest.skip(f"{RUNTIMES[runtime].package} is not installed")
+    path = write(colour_checkpoint, runtime, tmp_path / "colours.safetensors")
+    (tmp_path / "sitecustomize.py").write_text(HIDE)
+    code = (
+        "import json; from mobilenets.bench import bench; from pathlib import Path\n"
+        f"print(json.dumps(bench({str(path)!r}, precisions='float32', repeats=2, out=Path('out')).to_json()))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    (row,) = document["rows"]
+    assert (row["runtime"], row["precision"], row["error"]) == (runtime, "float32", None)
+    assert row["file_bytes"] == file_bytes(path) > 0
+    assert [Path(name).name for name in document["files"]] == ["bench.json"]
+    assert "no bench.png: Matplotlib is not installed: pip install 'mobilenets[train]'" in document["notes"]
