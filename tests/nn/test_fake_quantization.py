@@ -136,6 +136,7 @@ def test_without_rounding_it_is_the_network_in_both_phases_gradients_and_all() -
             torch.testing.assert_close(statistics[name], value, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("rounding", ["channel", "tensor"])
 def test_weights_become_255_steps_of_a_channel_or_of_all(rounding: str) -> None:
     made = fake_quantized(network(), rounding)  # type: ignore[arg-type]

@@ -204,6 +204,8 @@ class FakeQuantizedNetwork(Network):
 
     def _rounded(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return weights as int8 keeps them."""
+        if self.rounding == "none":
+            return weight
         zero = torch.zeros_like(scale, dtype=torch.int32)
         limits = (-LARGEST_WEIGHT, LARGEST_WEIGHT)
         if self.rounding == "channel":

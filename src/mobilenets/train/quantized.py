@@ -38,6 +38,8 @@ def train_quantized(
     seed: int = 0,
     resume: bool = False,
     root: Path | None = None,
+    val_fraction: float = 0.2,
+    strict: bool = False,
     workers: int | None = None,
     threads: int | None = None,
 ) -> TrainResult:
@@ -60,6 +62,8 @@ def train_quantized(
         seed=seed,
         resume=resume,
         root=root,
+        val_fraction=val_fraction,
+        strict=strict,
         workers=workers,
         threads=threads,
     )
