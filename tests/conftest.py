@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -58,11 +59,12 @@ def colour_checkpoint() -> Checkpoint:
 
 
 SIDE = 48
+Padding = Literal["symmetric", "same"]
 RandomNetwork = Callable[..., Checkpoint]
 
 
 @cache
-def _random_network(name: str, *, channels: int = 3, padding: str | None = None) -> Checkpoint:
+def _random_network(name: str, *, channels: int = 3, padding: Padding | None = None) -> Checkpoint:
     import torch
 
     from mobilenets.nn.network import build, to_tensors
@@ -89,12 +91,13 @@ def _noise(count: int, channels: int) -> np.ndarray:
     random = np.random.default_rng(9)
     noise = random.normal(size=(count, channels, SIDE, SIDE))
     brightness, contrast = random.normal(size=(2, count, channels, 1, 1))
-    return (brightness + contrast * noise).astype(np.float32)
+    pictures: np.ndarray = (brightness + contrast * noise).astype(np.float32)
+    return pictures
 
 
 @cache
 def _random_int8_network(
-    name: str, *, channels: int = 3, padding: str | None = None, granularity: Granularity = "channel"
+    name: str, *, channels: int = 3, padding: Padding | None = None, granularity: Granularity = "channel"
 ) -> Checkpoint:
     """Quantize by the smallest and largest value that eight pictures of noise lead to."""
     checkpoint = _random_network(name, channels=channels, padding=padding)

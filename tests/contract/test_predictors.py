@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from mobilenets.arch import ARCHITECTURES, arch_named
-from mobilenets.checkpoint import Card, Checkpoint
+from mobilenets.arch import ARCHITECTURES
+from mobilenets.checkpoint import Checkpoint
 from mobilenets.errors import InputError, MissingExtraError
-from mobilenets.image import Preprocess
-from mobilenets.nn.network import build, from_checkpoint, to_tensors
+from mobilenets.nn.network import from_checkpoint
 from mobilenets.runtime import RUNTIMES, Predictor, choose, load
 
 CLASSES = tuple("abcdefg")
 SIDE = 48
 Batch = npt.NDArray[np.float32]
-
-
-@cache
-def checkpoint(name: str, channels: int = 3) -> Checkpoint:
-    """Return a narrow network with random weights, its BatchNorm statistics those of random pictures.
-
-    With arbitrary statistics the signal would die or explode on its way, and no runtime could be told from another.
-    """
-    preprocess = Preprocess(SIDE, SIDE, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
-    card = Card(arch_named(name), 0.25, (SIDE, SIDE), CLASSES, preprocess, in_channels=channels)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        network = build(card.plan)
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.8, 1.2)
-                module.bias.normal_(0, 0.2)
-                module.momentum = 1.0
-            elif isinstance(module, torch.nn.Linear):
-                module.bias.normal_(0, 0.1)
-        network(torch.from_numpy(random_batch(8, channels=channels, seed=9)))
-    return Checkpoint(card, to_tensors(network))
+Networks = Callable[..., Checkpoint]
 
 
 def random_batch(count: int, height: int = SIDE, width: int = SIDE, channels: int = 3, seed: int = 0) -> Batch:
@@ -69,18 +46,18 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def predictor(runtime: str) -> Iterator[Predictor]:
-    with closing(load(checkpoint("mobilenet_v2"), runtime)) as loaded:
+def predictor(runtime: str, random_network: Networks) -> Iterator[Predictor]:
+    with closing(load(random_network("mobilenet_v2"), runtime)) as loaded:
         yield loaded
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_logits_are_those_of_the_plain_network(runtime: str, name: str) -> None:
+def test_logits_are_those_of_the_plain_network(runtime: str, name: str, random_network: Networks) -> None:
     batch = random_batch(3)
     with torch.no_grad():
-        expected = from_checkpoint(checkpoint(name)).double()(torch.from_numpy(batch).double()).numpy()
+        expected = from_checkpoint(random_network(name)).double()(torch.from_numpy(batch).double()).numpy()
     assert np.ptp(expected, axis=0).min() > 1e-3  # the pictures are told apart at all
-    with closing(load(checkpoint(name), runtime)) as predictor:
+    with closing(load(random_network(name), runtime)) as predictor:
         outputs = predictor.run(batch)
     assert len(outputs) == 1
     assert outputs[0].shape == (3, len(CLASSES))
@@ -90,8 +67,8 @@ def test_logits_are_those_of_the_plain_network(runtime: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_any_number_of_channels(runtime: str, channels: int) -> None:
-    with closing(load(checkpoint("mobilenet_v2", channels), runtime)) as predictor:
+def test_any_number_of_channels(runtime: str, channels: int, random_network: Networks) -> None:
+    with closing(load(random_network("mobilenet_v2", channels=channels), runtime)) as predictor:
         assert predictor.run(random_batch(2, channels=channels))[0].shape == (2, len(CLASSES))
         with pytest.raises(InputError, match="does not fit"):
             predictor.run(random_batch(2, channels=channels + 1))
@@ -104,8 +81,8 @@ def test_any_height_and_width(predictor: Predictor, sides: tuple[int, int]) -> N
     assert np.isfinite(logits).all()
 
 
-def test_the_card_is_the_checkpoints(predictor: Predictor) -> None:
-    assert predictor.card == checkpoint("mobilenet_v2").card
+def test_the_card_is_the_checkpoints(predictor: Predictor, random_network: Networks) -> None:
+    assert predictor.card == random_network("mobilenet_v2").card
 
 
 def test_the_same_batch_gives_the_same_bits(predictor: Predictor) -> None:
@@ -168,14 +145,16 @@ def test_batches_that_do_not_fit_are_refused(predictor: Predictor, batch: Batch,
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_number_of_threads_changes_no_answer(runtime: str, predictor: Predictor, threads: int) -> None:
+def test_the_number_of_threads_changes_no_answer(
+    runtime: str, predictor: Predictor, threads: int, random_network: Networks
+) -> None:
     batch = random_batch(3)
-    with closing(load(checkpoint("mobilenet_v2"), runtime, threads)) as threaded:
+    with closing(load(random_network("mobilenet_v2"), runtime, threads)) as threaded:
         assert_close(threaded.run(batch)[0], predictor.run(batch)[0])
 
 
-def test_a_closed_predictor_refuses_to_run(runtime: str) -> None:
-    predictor = load(checkpoint("mobilenet_v2"), runtime)
+def test_a_closed_predictor_refuses_to_run(runtime: str, random_network: Networks) -> None:
+    predictor = load(random_network("mobilenet_v2"), runtime)
     predictor.close()
     predictor.close()
     with pytest.raises(InputError, match="closed"):
@@ -183,9 +162,9 @@ def test_a_closed_predictor_refuses_to_run(runtime: str) -> None:
     assert predictor.card.labels == CLASSES
 
 
-def test_two_predictors_do_not_share_weights(runtime: str, predictor: Predictor) -> None:
+def test_two_predictors_do_not_share_weights(runtime: str, predictor: Predictor, random_network: Networks) -> None:
     batch = random_batch(1)
     before = predictor.run(batch)[0]
-    with closing(load(checkpoint("mobilenet_v3_small"), runtime)) as other:
+    with closing(load(random_network("mobilenet_v3_small"), runtime)) as other:
         other.run(batch)
     np.testing.assert_array_equal(predictor.run(batch)[0], before)

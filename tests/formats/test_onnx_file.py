@@ -168,15 +168,15 @@ def test_each_int8_operation_is_the_references_within_one_code(
     codes = run(content, batch())
     by = Int8Arithmetic(checkpoint)
     codes["input"] = by.enter(batch())
-    differing = total = 0
+    different, total = 0, 0
     for op in checkpoint.card.plan.ops:
         assert codes[op.name].dtype == np.uint8
         expected = by.compute(op, *(codes[source] for source in op.sources))
         codes[op.name] = codes[op.name].reshape(expected.shape)
         difference = np.abs(codes[op.name].astype(int) - expected)
         assert difference.max() <= 1, op.name
-        differing, total = differing + np.count_nonzero(difference), total + difference.size
-    assert differing < 1e-3 * total
+        different, total = different + int(np.count_nonzero(difference)), total + difference.size
+    assert different < 1e-3 * total
     np.testing.assert_array_equal(codes["logits"], by.leave(codes[checkpoint.card.plan.ops[-1].name]))
 
 

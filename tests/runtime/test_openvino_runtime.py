@@ -55,6 +55,18 @@ def test_a_file_says_what_its_checkpoint_says(random_network: Networks, tmp_path
             assert_close(file.run(noise(2, sides))[0], direct.run(noise(2, sides))[0], 1e-6)
 
 
+def test_one_picture_of_the_cards_size_is_computed_as_any_other(random_network: Networks) -> None:
+    checkpoint = random_network("mobilenet_v2")
+    with closing(open_predictor(checkpoint, 1)) as predictor:
+        assert list(predictor._compiled) == [True]
+        one_by_one = np.concatenate([predictor.run(noise()[index : index + 1])[0] for index in range(2)])
+        assert list(predictor._compiled) == [True]
+        assert_close(predictor.run(noise())[0], one_by_one, 2e-5)
+        assert list(predictor._compiled) == [True, False]
+        predictor.run(noise(1, (33, 57)))
+        assert list(predictor._compiled) == [True, False]
+
+
 def test_bf16_is_near_float32(random_network: Networks) -> None:
     """Where the processor lacks it, it is the same as float32."""
     checkpoint = random_network("mobilenet_v3_small")
@@ -130,8 +142,8 @@ def test_files_that_cannot_be_used_are_named(
 def test_threads_and_precision_are_the_compilations(colour_checkpoint: Checkpoint) -> None:
     for threads in (1, 2):
         predictor = open_predictor(colour_checkpoint, threads)
-        assert predictor._compiled.get_property("INFERENCE_NUM_THREADS") == threads
-        assert predictor._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+        assert predictor._compiled[True].get_property("INFERENCE_NUM_THREADS") == threads
+        assert predictor._compiled[True].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
         predictor.close()
 
 

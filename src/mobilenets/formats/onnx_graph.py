@@ -14,7 +14,7 @@ from mobilenets.arch.mobilenet import Activation
 from mobilenets.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TensorProto
+    from onnx import ModelProto, ValueInfoProto
 
 OPSET = 17
 """Of the standard domain. HardSwish needs 14, DequantizeLinear with an axis 13; runtimes since 2023 have 17."""
@@ -52,10 +52,11 @@ class GraphBuilder:
         self._nodes.append(self._onnx.helper.make_node(kind, list(sources), [out], out, **(attributes or {})))
         return out
 
-    def tensor(self, name: str, dtype: type[np.generic], dims: Dims) -> TensorProto:
+    def tensor(self, name: str, dtype: type[np.generic], dims: Dims) -> ValueInfoProto:
         """Describe an input or output of the graph."""
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return self._onnx.helper.make_tensor_value_info(name, kind, list(dims))
+        described: ValueInfoProto = self._onnx.helper.make_tensor_value_info(name, kind, list(dims))
+        return described
 
     def model(
         self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], metadata: Mapping[str, str]
@@ -63,7 +64,7 @@ class GraphBuilder:
         """Return the whole model, called `name`."""
         helper = self._onnx.helper
         graph = helper.make_graph(self._nodes, name, list(inputs), list(outputs), list(self._constants.values()))
-        model = helper.make_model(
+        model: ModelProto = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=_IR_VERSION,

@@ -46,8 +46,8 @@ def show_values(content: bytes, card: Card, path: Path) -> tuple[bytes, dict[str
     kind = onnx.TensorProto.UINT8 if int8 else onnx.TensorProto.FLOAT
     values = {}
     for op, name in value_names(card.plan, card.precision).items():
-        parameters = [constants.get(f"{op}.{part}") for part in ("scale", "zero_point")] if int8 else []
-        if name not in made or None in parameters:
+        parameters = [f"{op}.scale", f"{op}.zero_point"] if int8 else []
+        if name not in made or not constants.keys() >= set(parameters):
             raise CheckpointError(
                 f"{path}: has no value of {op}, so it is not as it was written: export the model again"
             )
@@ -55,7 +55,7 @@ def show_values(content: bytes, card: Card, path: Path) -> tuple[bytes, dict[str
             graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
         quantization = None
         if int8:
-            scale, zero_point = (np.asarray(onnx.numpy_helper.to_array(each)).item() for each in parameters)
+            scale, zero_point = (np.asarray(onnx.numpy_helper.to_array(constants[each])).item() for each in parameters)
             quantization = Quantization(float(scale), int(zero_point))
         values[op] = Value(name, quantization)
     return model.SerializeToString(), values

