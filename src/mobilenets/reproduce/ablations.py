@@ -65,7 +65,7 @@ def budget_for(settings: Settings) -> Budget:
     if seeds > MOST_SEEDS:
         raise InputError(f"--seeds must be at most {MOST_SEEDS} here, not {seeds}")
     if settings.data == "digits":
-        return Budget("digits", None, "mobilenet_v2_mnist", 0.5, settings.epochs or 8, seeds)
+        return Budget("digits", None, "mobilenet_v2_mnist", 0.5, settings.epochs or 8, seeds, side=8, channels=1)
     return Budget(settings.data, settings.root, "mobilenet_v2_cifar", 0.5, settings.epochs or 10, seeds)
 
 
@@ -86,24 +86,22 @@ def reproduce_ablations(settings: Settings) -> Reproduction:
         rows=(*_levels(runs, budget), *_differences(runs), *_expansion(runs)),
         notes=(
             (
-                f"{budget.model} at width {budget.width:g} on {budget.data}: {budget.epochs} epochs each, "
-                f"{budget.seeds} "
-                "seeds, the recipe `scratch`, the last epoch's validation. A seed fixes the split, the order and the "
-                "first "
-                "weights, so differences are taken seed by seed; ± is a 95 % interval (Student's) over the seeds."
+                f"{budget.model} at width {budget.width:g} on {budget.data} at {budget.side}x{budget.side}: "
+                f"{budget.epochs} epochs, {budget.seeds} seeds, the recipe `scratch`, the last epoch's validation. A "
+                "seed fixes the split, the order and the first weights, so differences are taken seed by seed; ± is a "
+                "95 % interval (Student's) over the seeds."
             ),
             "Equal budgets are equal epochs: the networks with another t have other costs, which the table states.",
             (
-                "What a budget this small can show: effects on how fast a network learns, if they are larger than the "
-                "intervals. What it cannot: the few points that the paper found after hundreds of epochs of "
-                "ImageNet, or "
-                "that an order which does not come out here is wrong there. `same` is empty where the interval holds 0."
+                "What a budget this small can show: effects on how fast a network learns, if they are larger than "
+                "the intervals. What it cannot: the few points that the paper found after hundreds of epochs of "
+                "ImageNet, or that an order which does not come out here is wrong there. `same` is empty where the "
+                "interval holds 0."
             ),
             _verdict(runs),
             (
                 "The same on CIFAR-10, for hours: `mobilenets reproduce ablations --data cifar10 --root FOLDER --out "
-                "DIR`; "
-                "interrupted, the same command goes on."
+                "DIR`; interrupted, the same command goes on."
             ),
         ),
         picture=_draw(runs),
@@ -123,10 +121,11 @@ def _levels(runs: Runs, budget: Budget) -> list[Row]:
     rows = []
     for name, options in VARIANTS.items():
         arch = arch_named(budget.model + (f":{options}" if options else ""))
-        madds = cost(plan(arch, width=budget.width)).multiply_adds / 1e6
+        layout = plan(arch, width=budget.width, resolution=budget.side, in_channels=budget.channels)
+        madds = cost(layout).multiply_adds / 1e6
         top1 = estimate([100 * run.top1 for run in runs[name]])
         loss = estimate([run.loss for run in runs[name]])
-        note = f"{madds:.1f} M multiply-adds at {arch.resolution}x{arch.resolution}"
+        note = f"{madds:.1f} M multiply-adds"
         rows.append(Row(name, f"{_points(top1)} %, loss {loss}", note=note, section="Top-1 and loss, each network"))
     return rows
 

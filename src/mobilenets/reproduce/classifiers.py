@@ -142,7 +142,7 @@ def _accuracy_over_cost(pages: Sequence[str], section: str, *, names: bool = Fal
                 label = "_"
                 if names:
                     for line, (x, y) in zip(lines, points, strict=True):
-                        axes.text(x, y + 0.35, line.model, ha="center", fontsize=7.5)
+                        axes.text(0.96 * x, y, line.model, ha="right", va="center", fontsize=7.5)
                     break
                 axes.annotate(width, points[0], (5, -9), textcoords="offset points", fontsize=7.5, color=colour)
         if not names:
@@ -152,6 +152,7 @@ def _accuracy_over_cost(pages: Sequence[str], section: str, *, names: bool = Fal
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks([10, 20, 50, 100, 200, 500])
+        axes.set_xlim((27, 420) if names else None)
         axes.set_xlabel("million multiply-adds (counted)")
         axes.set_ylabel("top-1 on ImageNet, % (published)", color=FAINT)
         axes.grid(visible=True, alpha=0.35)

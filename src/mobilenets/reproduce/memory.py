@@ -62,19 +62,16 @@ def reproduce_v2_table3(_settings: Settings) -> Reproduction:
         notes=(
             (
                 "Executed layer by layer V2 needs more memory than V1, not less: its insides are six times as wide "
-                "as its "
-                "ends. The table holds for an implementation that splits the blocks (see t-split), or streams their "
-                "rows."
+                "as its ends. The table holds for an implementation that splits the blocks (see t-split), or streams "
+                "their rows."
             ),
             (
                 "The first convolution's 112x112x32 (803 kB in V2) is in neither column: it and the first block must "
-                "be one "
-                "operation, too, for the first line to hold."
+                "be one operation, too, for the first line to hold."
             ),
             (
                 "The last revision prints O(1) in place of the first line, where the same trick splits the first "
-                "block, "
-                "and so 800K, 200K and 600K as the largest."
+                "block, and so 800K, 200K and 600K as the largest."
             ),
             (
                 "The 1x1 convolution before the pooling writes 7x7x1280, 125 kB, where the table has the 320 channels "

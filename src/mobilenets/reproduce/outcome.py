@@ -60,7 +60,7 @@ def row_from_json(document: Mapping[str, Any]) -> Row:
     return Row(published=document["printed"], **{name: document[name] for name in names})
 
 
-SHORT_NOTE = 12
+SHORT_NOTE = 26
 """Longer notes stand below the printed tables, under a number."""
 HEADER = ["", "ours", "published", "unit", "same", "note"]
 

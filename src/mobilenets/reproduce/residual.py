@@ -90,15 +90,12 @@ def reproduce_resnet_block(_settings: Settings) -> Reproduction:
             ),
             (
                 f"For the same weights and multiply-adds ResNet's block needs ends of {same_cost.ends} channels: "
-                f"{ratio:.1f} "
-                "times the memory between blocks. That is what V2 saves, if the inside is split or streamed; "
-                "executed layer "
-                "by layer it needs more, since its inside must lie in memory whole."
+                f"{ratio:.1f} times the memory between blocks. That is what V2 saves, if the inside is split or "
+                "streamed; executed layer by layer it needs more, since its inside must lie in memory whole."
             ),
             (
                 "3x3 dense is nine times the weights of a 1x1; depthwise is nearly free. So the wide inside is "
-                "affordable "
-                "only because it is depthwise."
+                "affordable only because it is depthwise."
             ),
         ),
         picture=_draw(),

@@ -22,7 +22,10 @@ from mobilenets.train import train
 
 @dataclass(frozen=True)
 class Budget:
-    """What each training gets, and how often it is repeated with another seed."""
+    """What each training gets, and how often it is repeated with another seed.
+
+    `side` and `channels` are the pictures' as the network takes them: small ones as they are, larger ones shrunk.
+    """
 
     data: str
     root: Path | None
@@ -30,6 +33,8 @@ class Budget:
     width: float
     epochs: int
     seeds: int
+    side: int = 32
+    channels: int = 3
 
     @property
     def terms(self) -> dict[str, Any]:

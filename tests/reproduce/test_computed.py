@@ -1,0 +1,87 @@
+"""The arithmetic behind the computed pages, on numbers worked out elsewhere."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from mobilenets.reproduce import COMPUTED, NAMES, reproduce
+from mobilenets.reproduce.detectors import COCO_80, V2_TAP, Map, detector_parts, head_parts
+from mobilenets.reproduce.memory import kilobytes
+from mobilenets.reproduce.published import network
+from mobilenets.reproduce.residual import blocks
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "papers"
+
+
+def test_ssd_head_by_hand() -> None:
+    """One map of 10x10x8 with 2 anchors and 3 classes, and one layer to 5x5x4 behind it."""
+    maps, extra = (Map(8, 10, 2),), (Map(4, 5, 2),)
+    ssd = head_parts(maps, extra, 3, lite=False)
+    assert [(part.parameters, part.multiply_adds) for part in ssd] == [
+        (9 * 8 * 2 * 7, 9 * 8 * 2 * 7 * 100),
+        (9 * 4 * 2 * 7, 9 * 4 * 2 * 7 * 25),
+        (8 * 2 + 9 * 2 * 4, 8 * 2 * 100 + 9 * 2 * 4 * 25),
+    ]
+    lite = head_parts(maps, extra, 3, lite=True)
+    assert lite[0].parameters == 2 * 9 * 8 + 8 * 2 * 7
+    assert lite[2].parameters == 8 * 2 + 9 * 2 + 2 * 4
+    assert [part.biases for part in lite] == [14, 14, 0]
+
+
+def test_ssdlite_on_v2_taps_what_the_paper_says() -> None:
+    parts = detector_parts(network("mobilenet_v2"), V2_TAP, classes=COCO_80)
+    assert [part.name for part in parts][:3] == ["backbone", "head 20x20x576", "head 10x10x1280"]
+
+
+def test_reduced_tail_halves_channels_behind_the_tap() -> None:
+    whole = detector_parts(network("mobilenet_v3_large"), "block_13_expand")
+    reduced = detector_parts(network("mobilenet_v3_large"), "block_13_expand", reduced=True)
+    assert [part.name for part in whole][1:3] == ["head 20x20x672", "head 10x10x960"]
+    assert [part.name for part in reduced][1:3] == ["head 20x20x672", "head 10x10x480"]
+    assert reduced[0].parameters < whole[0].parameters
+
+
+def test_kilobytes() -> None:
+    assert kilobytes(64, 112) == pytest.approx(1605.632)
+
+
+def test_blocks_cost_what_they_cost() -> None:
+    inverted, same_ends, same_cost = blocks()
+    assert inverted.parameters == 64 * 384 + 9 * 384 + 384 * 64
+    assert same_ends.parameters == 64 * 16 + 9 * 16 * 16 + 16 * 64
+    assert same_cost.parameters == pytest.approx(inverted.parameters, rel=0.03)
+    assert inverted.peak_kilobytes == (64 + 2 * 384) * 28 * 28 * 4 / 1000  # source, expanded, filtered
+    assert same_ends.kept_kilobytes == inverted.kept_kilobytes
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_committed_pages_are_current(name: str, tmp_path: Path) -> None:
+    """Text and rows; pictures differ by a pixel between versions of Matplotlib."""
+    reproduce(name, out=tmp_path)
+    for suffix in (".md", ".json"):
+        committed = (PAGES / f"{name}{suffix}").read_text(encoding="utf-8")
+        assert (tmp_path / f"{name}{suffix}").read_text(encoding="utf-8") == committed, "run: python docs/papers.py"
+    assert (tmp_path / f"{name}.png").exists() == (PAGES / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in COMPUTED and name != "all"])
+def test_measured_pages_say_where_and_when(name: str) -> None:
+    document = json.loads((PAGES / f"{name}.json").read_text(encoding="utf-8"))
+    assert {"processor", "date"} <= set(document["measured"])
+    assert document["rows"]
+
+
+def test_tour_has_the_tables_of_the_pages() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "docs" / "papers.py"))["generated"](text) == text, "run: python docs/papers.py"
+    assert "generated -->\n<!-- end" not in text
+
+
+def test_tour_leads_to_every_page() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if name != "all" and f"(papers/{name}.md)" not in text] == []
