@@ -38,13 +38,13 @@ def network() -> Network:
                 torch.nn.init.uniform_(module.weight, 0.5, 2)
                 torch.nn.init.normal_(module.bias)
         made.train()
-        for _ in range(30):
-            made(pictures(16, torch.randint(1000, ()).item()))
+        for seed in range(30):
+            made(pictures(16, seed))
     return made.eval()
 
 
 def pictures(count: int, seed: int) -> torch.Tensor:
-    return torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(int(seed)))
+    return torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
 
 
 def float_only(made: FakeQuantizedNetwork) -> FakeQuantizedNetwork:
@@ -170,6 +170,7 @@ def test_calibration_finds_ranges_and_changes_nothing_else() -> None:
     assert float(made.range("block_1_depthwise").low) == 0
 
 
+@torch.no_grad()
 def test_it_stays_close_to_the_float_network() -> None:
     plain = network()
     made = fake_quantized(plain, "channel")
