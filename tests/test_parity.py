@@ -184,6 +184,7 @@ def test_a_folder_of_nothing_but_pictures_will_do(colour_checkpoint: Checkpoint,
     (tmp_path / "notes.txt").write_text("nor this")
     shown = pictures_for(colour_checkpoint.card, str(tmp_path), 100)
     assert shown.fitted[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert shown.name == tmp_path.name  # the card of a file that is handed on does not tell of its maker's folders
     assert pictures_for(colour_checkpoint.card, str(tmp_path), 3).fitted[:, 0, 0, 0].tolist() == [
         0,
         4,

@@ -174,7 +174,7 @@ def pictures_for(card: Card, data: str | None, images: int, seed: int = 0) -> Sh
     plain = _plain_folder(Path(data).expanduser(), images)
     if plain:
         channels = 1 if card.in_channels == 1 else 3
-        name, readers = data, [partial(decode, path, channels=channels) for path in plain]
+        name, readers = plain[0].parent.resolve().name, [partial(decode, path, channels=channels) for path in plain]
     else:
         from mobilenets.data import open_data
         from mobilenets.data.split import spread_sample

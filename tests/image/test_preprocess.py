@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms import InterpolationMode, v2
 
 from mobilenets.errors import InputError
@@ -185,3 +188,15 @@ def test_decode_then_apply_gives_network_input() -> None:
     stream = io.BytesIO()
     Image.fromarray(picture_of(60, 80)).save(stream, "PNG")
     assert apply(decode(stream.getvalue()), Preprocess(32, 32, resize=36)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_a_photograph_is_prepared_as_by_torchvision(name: str) -> None:
+    """From the file to the network's input, within one grey level: 1 / (255 * 0.225) after normalization."""
+    path = Path(str(files("sklearn.datasets.images") / name))
+    p = Preprocess(224, 224, resize=256)
+    mode = InterpolationMode(p.interpolation)
+    steps = [v2.Resize(256, mode, antialias=True), v2.CenterCrop(224), v2.ToImage()]
+    scaled = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(p.mean), list(p.std))]
+    expected = v2.Compose([*steps, *scaled])(default_loader(str(path))).numpy()
+    assert np.abs(apply(decode(path), p) - expected).max() <= 1 / (255 * min(p.std))
