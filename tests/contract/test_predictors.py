@@ -12,6 +12,7 @@ import torch
 
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.checkpoint import Checkpoint
+from mobilenets.engine import reference
 from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.nn.network import from_checkpoint
 from mobilenets.runtime import RUNTIMES, Predictor, choose, load
@@ -64,6 +65,25 @@ def test_logits_are_those_of_the_plain_network(runtime: str, name: str, random_n
     assert outputs[0].dtype == np.float32
     # Such a network answers a change of its input by 1e-6 with up to 5e-5; a wrong padding or eps costs 1e-3 and more.
     assert_close(outputs[0], expected, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1"])
+def test_int8_is_as_near_the_reference_as_rounding_allows(
+    runtime: str, name: str, random_network: Networks, random_int8_network: Networks
+) -> None:
+    """Runtimes may leave out a rounding to codes between two operations: no more than quantization itself changes.
+
+    What each of their operations does is tested to the code beside them.
+    """
+    if "int8" not in RUNTIMES[runtime].precisions:
+        pytest.skip(f"{runtime} runs float32 alone")
+    batch = random_batch(5)
+    expected = reference.run(random_int8_network(name), batch)
+    lost = float(np.square(reference.run(random_network(name), batch) - expected).mean() ** 0.5)
+    with closing(load(random_int8_network(name), runtime)) as predictor:
+        (logits,) = predictor.run(batch)
+    assert logits.dtype == np.float32
+    assert float(np.square(logits - expected).mean() ** 0.5) <= 1.5 * lost
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
