@@ -58,6 +58,11 @@ def test_weights_stay_as_they_are(random_network: Networks) -> None:
     assert folded(checkpoint)["head"].weight.tobytes() in weights
 
 
+def test_the_card_is_there_once(colour_checkpoint: Checkpoint) -> None:
+    xml, _ = to_openvino(colour_checkpoint)
+    assert xml.count(b"<mobilenets ") == xml.count(b"bottleneck_activation") == 1
+
+
 def test_int8_weights_take_a_byte_each(random_network: Networks, random_int8_network: Networks) -> None:
     _, real = to_openvino(random_network("mobilenet_v2"))
     _, small = to_openvino(random_int8_network("mobilenet_v2"))

@@ -18,6 +18,7 @@ from mobilenets.formats.card import KEY, card_to_text
 from mobilenets.formats.onnx_file import Resolution, to_onnx
 
 _TELEMETRY = "openvino_telemetry"
+_ONNX_METADATA = "framework"  # where OpenVINO's reader of ONNX keeps the file's metadata
 
 
 def openvino() -> Any:
@@ -65,5 +66,7 @@ def to_model(checkpoint: Checkpoint, *, pictures: bool = False, resolution: Reso
     """Return a checkpoint as an `openvino.Model` in memory, the card in it; arguments as for `to_openvino`."""
     content = to_onnx(checkpoint, pictures=pictures, resolution=resolution)
     model = openvino().Core().read_model(io.BytesIO(content))
+    if model.has_rt_info([_ONNX_METADATA]):  # the card once more, where nobody looks
+        del model.rt_info[_ONNX_METADATA]
     model.set_rt_info(card_to_text(checkpoint.card), [KEY])
     return model
