@@ -186,7 +186,7 @@ def test_checkpoint_under_any_name(checkpoint: Path) -> None:
 def test_checkpoint_that_is_none(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match=re.escape(f"{tmp_path / 'gone.safetensors'}") + ".*No such file"):
         show(str(tmp_path / "gone.safetensors"))
-    other = tmp_path / "network.onnx"
+    other = tmp_path / "network.pb"
     other.write_bytes(b"\x08\x07")
     with pytest.raises(CheckpointError, match=re.escape(f"{other}: not a checkpoint")):
         show(str(other))
