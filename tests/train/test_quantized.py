@@ -109,7 +109,7 @@ def test_the_saved_network_is_int8_and_as_good_as_measured(
     np.testing.assert_array_equal(again, output)
 
 
-@pytest.mark.parametrize("step", [3, 8, 14, 19])  # six steps an epoch of four; the phases change at 2 and at 3
+@pytest.mark.parametrize("step", [3, 8, 14, 19])  # six an epoch; the phases change after epochs 2 and 3
 def test_interrupted_and_resumed_ends_with_the_same_int8_network(
     trained: str, bar_data: str, same_weights: Same, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -147,7 +147,7 @@ def test_statistics_are_frozen_first_and_ranges_later(tiny_model: str) -> None:
         return any("running" in name for name in moved), any("ranges" in name for name in moved)
 
     seen = [changed(epoch) for epoch in range(recipe.epochs)]
-    assert seen == [(True, True)] * 5 + [(False, True)] * 2 + [(False, False)] * 3
+    assert seen == [(True, True)] * 3 + [(False, True)] * 4 + [(False, False)] * 3
 
 
 def test_a_network_that_does_not_round_has_no_phases(tiny_model: str) -> None:
