@@ -87,7 +87,7 @@ def reproduce_ablations(settings: Settings) -> Reproduction:
         notes=(
             (
                 f"{budget.model} at width {budget.width:g} on {budget.data} at {budget.side}x{budget.side}: "
-                f"{budget.epochs} epochs, {budget.seeds} seeds, the recipe `scratch`, the last epoch's validation. A "
+                f"{budget.epochs} epochs, {budget.seeds} seed(s), the recipe `scratch`, the last epoch's validation. A "
                 "seed fixes the split, the order and the first weights, so differences are taken seed by seed; ± is a "
                 "95 % interval (Student's) over the seeds."
             ),

@@ -48,7 +48,7 @@ def measure_limits(threads: int) -> Limits:
 
 def _copy_speed(size: int, part: int) -> float:
     """Return billions of bytes a second, read and written ones both counted, of copying part after part of an array."""
-    sources, targets = (torch.ones(size // 4).split(part // 4) for _ in range(2))
+    sources, targets = (torch.split(torch.ones(size // 4), part // 4) for _ in range(2))
     turns = itertools.cycle(zip(sources, targets, strict=True))
 
     def copy() -> None:
