@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -306,3 +307,10 @@ def test_expanding_always_adds_one_convolution() -> None:
     assert {op.name for op in always.ops} - {op.name for op in usual.ops} == {"block_1_expand"}
     assert always.op("block_1_expand").out[0] == 32
     assert sum(isinstance(row, InvertedResidual) and row.t == 1 for row in V2.rows) == 1
+
+
+def test_int8_weights_make_no_network(random_int8_network: Callable[..., Checkpoint]) -> None:
+    with pytest.raises(CheckpointError, match="these weights are int8.*the checkpoint this one was made from"):
+        from_checkpoint(random_int8_network("mobilenet_v2"))
+    with pytest.raises(CheckpointError, match="these weights are int8"):
+        adopt(build(plan(V2, width=0.25, resolution=48)), random_int8_network("mobilenet_v2"))

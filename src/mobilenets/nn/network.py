@@ -150,7 +150,12 @@ def build(layout: Plan) -> Network:
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> Network:
-    """Make the network of a checkpoint, in eval mode, with its weights."""
+    """Make the network of a float32 checkpoint, in eval mode, with its weights.
+
+    Raises:
+        CheckpointError: the checkpoint is int8.
+    """
+    _check_precision(checkpoint)
     network = Network(checkpoint.card.plan)
     load_tensors(network, checkpoint.tensors)
     return network.eval()
@@ -184,8 +189,9 @@ def adopt(network: Network, checkpoint: Checkpoint) -> list[str]:
         One line for each tensor group that was changed or left as initialised.
 
     Raises:
-        CheckpointError: something else than stem and classifier differs.
+        CheckpointError: something else than stem and classifier differs, or the checkpoint is int8.
     """
+    _check_precision(checkpoint)
     stem, classifier = network.plan.ops[0].name, network.plan.ops[-1].name
     state, shapes = network.state_dict(), tensor_shapes(network.plan)
     notes: list[str] = []
@@ -208,6 +214,14 @@ def adopt(network: Network, checkpoint: Checkpoint) -> list[str]:
             )
         state[name].copy_(torch.from_numpy(source[name].copy()))
     return notes
+
+
+def _check_precision(checkpoint: Checkpoint) -> None:
+    if checkpoint.card.precision != "float32":
+        raise CheckpointError(
+            f"these weights are {checkpoint.card.precision}, and only float32 ones can be trained, quantized or pruned: "
+            "name the checkpoint this one was made from"
+        )
 
 
 def fold_stem(weight: Tensor, channels: int) -> Tensor:
