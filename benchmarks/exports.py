@@ -29,7 +29,7 @@ from mobilenets.runtime import RUNTIMES
 
 IMAGES = 500
 CALIBRATION_IMAGES = 16
-NETWORKS = "V1 0.25, V2, V3-Large, V3-Small, EfficientNet-Lite0"
+NETWORKS = "V1 0.25, V2, V3-Large and -Small (random weights), EfficientNet-Lite0"
 TFLITE = {
     "mobilenet_v1_025": "mobilenet_v1_0.25_224_1_default_1.tflite",
     "mobilenet_v2": "tf2_mobilenet_v2_1.0_224_ptq.tflite",
