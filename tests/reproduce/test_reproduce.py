@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mobilenets.errors import InputError
+from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.reproduce import COMPUTED, NAMES, ReproduceResult, reproduce
 from mobilenets.reproduce.outcome import Reproduction, Row, as_printed, compared, number, plain
 from mobilenets.reproduce.pages import markdown, page, write
@@ -73,6 +74,13 @@ def test_unknown_name_and_bad_values() -> None:
         reproduce("ablations", seeds=0)
     with pytest.raises(InputError, match="--seeds must be at most 10"):
         reproduce("ablations", seeds=11)
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mobilenets.reproduce.splitting", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"torch is needed here .* pip install 'mobilenets\[train\]'"):
+        reproduce("t-split")
 
 
 def test_published_numbers_are_those_of_the_golden_table() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mobilenets.errors import InputError
+from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.reproduce.outcome import ReproduceResult, Reproduction, Row, Settings
 
 __all__ = ["COMPUTED", "NAMES", "ReproduceResult", "Reproduction", "Row", "reproduce"]
@@ -91,6 +91,11 @@ def reproduce(
 
 def _made(name: str, settings: Settings) -> Reproduction:
     module, function = _HOMES[name]
-    make: Any = getattr(import_module(f"mobilenets.reproduce.{module}"), function)
+    try:
+        make: Any = getattr(import_module(f"mobilenets.reproduce.{module}"), function)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("mobilenets"):
+            raise
+        raise MissingExtraError(error.name.partition(".")[0], "train") from None
     made: Reproduction = make(settings)
     return made
