@@ -40,10 +40,10 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Say how good a network is: fractions of `images`."""
+    """Say how good a network is: fractions of `images`, None where these have no labels."""
 
-    top1: float
-    top5: float
+    top1: float | None
+    top5: float | None
     images: int
 
     def to_json(self) -> dict[str, Any]:
@@ -92,14 +92,11 @@ class QuantizeResult:
         return "\n\n".join([*parts, f"saved  {printable(str(self.checkpoint))}"])
 
     def _accuracy(self) -> str:
-        def change(name: str, before: float, after: float) -> list[str]:
-            return [name, percent(before), percent(after), f"{100 * (after - before):+.2f}"]
-
-        rows = [
-            change("top-1", self.before.top1, self.after.top1),
-            change("top-5", self.before.top5, self.after.top5),
-            ["weights", f"{self.bytes_before / 1e6:.2f} MB", f"{self.bytes_after / 1e6:.2f} MB", ""],
-        ]
+        rows = [["weights", f"{self.bytes_before / 1e6:.2f} MB", f"{self.bytes_after / 1e6:.2f} MB", ""]]
+        pairs = {"top-5": (self.before.top5, self.after.top5), "top-1": (self.before.top1, self.after.top1)}
+        for name, (before, after) in pairs.items():
+            if before is not None and after is not None:
+                rows.insert(0, [name, percent(before), percent(after), f"{100 * (after - before):+.2f}"])
         same = f"same answer for {percent(self.agreement)} of {self.after.images:,} images ({printable(self.part)})"
         return f"{table(['', 'float32', 'int8', 'points'], rows)}\n{same}"
 
@@ -164,7 +161,7 @@ def quantize(
     out: Path | None = None,
     images: int = 128,
     calibration: Literal["auto", "minmax", "percentile-99.99", "percentile-99.9", "mse"] = "auto",
-    equalize: Literal["auto", "off", "exact", "relu"] = "auto",
+    equalize: Literal["auto", "off", "exact", "loose", "relu"] = "auto",
     correct_bias: Literal["auto", "on", "off"] = "auto",
     weights: Literal["auto", "max", "mse"] = "auto",
     limit: int | None = None,
@@ -186,14 +183,16 @@ def quantize(
 
     Args:
         model: A float32 checkpoint, or the name of published weights.
-        data: As for evaluate. Classes are matched with the model's by name, or by index.
+        data: As for evaluate; classes are matched with the model's by name, or by index. Or a folder with pictures
+            directly in it, which have no labels: int8 is then judged by how often it agrees with float32.
         granularity: One weight scale per channel, which CPUs want, or per tensor, which some NPUs need.
         method: ptq rounds the network as it is; qat trains it on with rounding in place, which takes a training.
         out: The int8 checkpoint to write; NAME.int8.safetensors beside the model's by default.
         images: Calibrate on at most this many pictures.
         calibration: How ranges follow from the values seen.
         equalize: Bring the channels of successive layers to like ranges: exact as far as the network computes the
-            same; relu with ReLU6 replaced by ReLU, as arXiv:1906.04721 does.
+            same; loose with ReLU6 clipping some channels later; relu with ReLU6 replaced by ReLU, as in
+            arXiv:1906.04721.
         correct_bias: Shift biases so that channels keep their means.
         weights: Weight scales by the largest weight, or of least squared error.
         limit: Judge at most this many pictures, spread over the classes.
@@ -213,15 +212,20 @@ def quantize(
     """
     from mobilenets.checkpoint import save
     from mobilenets.compress import judging
+    from mobilenets.compress.drawing import write_layers
     from mobilenets.compress.post_training import Asked, quantize_after_training
     from mobilenets.compress.sensitivity import layer_errors
     from mobilenets.compress.stored import read_back, with_sample
+    from mobilenets.compress.unlabelled import plain_folder
     from mobilenets.data import open_data
 
     _check({"--images": images, "--limit": limit, "--epochs": epochs}, method, epochs=epochs, resume=resume)
     float32 = _float32(model)
     target = _target(model, out)
-    opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=float32.card.labels)
+    plain = plain_folder(data, float32.card.labels, float32.card.in_channels) if method == "ptq" else None
+    opened = plain or open_data(
+        data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=float32.card.labels
+    )
     divided = judging.divide(opened, float32.card, images, seed=seed, trained=method == "qat")
     divided = judging.limited(divided, limit, seed)
     seen = _calibration(divided, float32, strict=strict)
@@ -238,8 +242,8 @@ def quantize(
         checkpoint=target,
         granularity=granularity,
         method=method,
-        before=_accuracy(judged.before, len(float32.card.labels)),
-        after=_accuracy(judged.after, len(float32.card.labels)),
+        before=_accuracy(judged.before, labelled=plain is None),
+        after=_accuracy(judged.after, labelled=plain is None),
         agreement=judged.agreement,
         layers=layer_errors(made.card, made.layers, written, seen.pictures[:LAYER_PICTURES]),
         part=divided.part,
@@ -252,7 +256,7 @@ def quantize(
     if not even_if_collapsed:
         _refuse_collapsed(result, max_drop)
     save(_with_metrics(written, result, opened.name, divided), target)
-    return result if report is None else replace(result, files=(_draw(report, result),))
+    return result if report is None else replace(result, files=(write_layers(report, result.layers),))
 
 
 def _check(counts: Mapping[str, int | None], method: str, *, epochs: int | None, resume: bool) -> None:
@@ -334,27 +338,28 @@ def _trained(checkpoint: Checkpoint, asked: _Training) -> Quantized:
     return Quantized(load(training.checkpoint), checkpoint.card, folded(checkpoint), ())
 
 
-def _accuracy(judged: Judged, classes: int) -> Accuracy:
+def _accuracy(judged: Judged, *, labelled: bool) -> Accuracy:
     from mobilenets.metrics import top_k
 
-    return Accuracy(top_k(judged, 1), top_k(judged, min(5, classes)), len(judged))
+    top1, top5 = (top_k(judged, k) if labelled else None for k in (1, 5))
+    return Accuracy(top1, top5, len(judged))
 
 
 def _refuse_collapsed(result: QuantizeResult, max_drop: float) -> None:
     """Raise ParityError if the int8 network is much worse than the float32 one."""
-    drop = 100 * (result.before.top1 - result.after.top1)
-    if drop <= max_drop and result.agreement >= LEAST_AGREEMENT:
+    before, after = result.before.top1, result.after.top1
+    if result.agreement >= LEAST_AGREEMENT and (before is None or after is None or 100 * (before - after) <= max_drop):
         return
+    fell = f"top-1 {percent(before)} -> {percent(after)}, " if before is not None and after is not None else ""
     worst = sorted((layer for layer in result.layers if layer.hurts), key=lambda layer: layer.own_sqnr_db)
     named = ", ".join(f"{layer.name} ({layer.own_sqnr_db:.0f} dB)" for layer in worst[:3])
     remedies = ["--granularity channel"] if result.granularity == "tensor" else []
     remedies += ["--equalize auto"] if any(trial.way.equalization == "off" for trial in result.tried[:1]) else []
     remedies += ["more --images"] + (["--method qat"] if result.method == "ptq" else ["more --epochs"])
+    same = f"same answer for {percent(result.agreement)} of {result.after.images:,} images"
     raise ParityError(
-        f"{result.model}: int8 has collapsed: top-1 {percent(result.before.top1)} -> {percent(result.after.top1)}, "
-        f"same answer for {percent(result.agreement)} of {result.after.images:,} images; "
-        f"{f'worst layers: {named}; ' if named else ''}nothing was written: try {', '.join(remedies)}, or keep it with "
-        "--even-if-collapsed"
+        f"{result.model}: int8 has collapsed: {fell}{same}; {f'worst layers: {named}; ' if named else ''}nothing was "
+        f"written: try {', '.join(remedies)}, or keep it with --even-if-collapsed"
     )
 
 
@@ -378,15 +383,10 @@ def _with_metrics(written: Checkpoint, result: QuantizeResult, name: str, divide
         "top5": result.after.top5,
         "float32_agreement": result.agreement,
     }
-    metrics = [Metric(key, round(value, 6), where, result.after.images) for key, value in measured.items()]
+    metrics = [
+        Metric(key, round(value, 6), where, result.after.images) for key, value in measured.items() if value is not None
+    ]
     return replace(written, card=replace(card, metrics=(*metrics, *inherited)))
-
-
-def _draw(folder: Path, result: QuantizeResult) -> Path:
-    from mobilenets.compress.drawing import draw_layers
-    from mobilenets.files import write_atomically
-
-    return write_atomically(folder / "layers.png", draw_layers(result.layers))
 
 
 def _tell(trial: Trial) -> None:

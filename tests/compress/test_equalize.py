@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +35,7 @@ def unbalanced(layers: dict[str, Layer], card: Card, seed: int = 0) -> dict[str,
     return changed
 
 
-def spread(layers: dict[str, Layer], name: str) -> float:
+def spread(layers: Mapping[str, Layer], name: str) -> float:
     """Return the largest channel's range over the median one's."""
     ranges = np.abs(layers[name].weight).reshape(len(layers[name].weight), -1).max(1)
     return float(ranges.max() / np.median(ranges))
@@ -71,7 +71,7 @@ def test_the_network_computes_the_same(name: str, relu: bool, random_network: Ra
     checkpoint = random_network(name)
     card = replace(checkpoint.card, arch=with_relu(checkpoint.card.arch)) if relu else checkpoint.card
     layers, seen = folded(checkpoint), pictures(card.preprocess, 6)
-    found = equalized(card, layers, observe_channels(card, layers, seen))
+    found = equalized(card, layers, observe_channels(card, layers, seen)).layers
     before = logits(card, FloatArithmetic(card, layers), seen)
     after = logits(card, FloatArithmetic(card, found), seen)
     assert np.allclose(before, after, atol=1e-3 * np.abs(before).max())
@@ -83,7 +83,7 @@ def test_channels_become_alike(random_network: RandomNetwork) -> None:
     card = replace(checkpoint.card, arch=with_relu(checkpoint.card.arch))
     layers = unbalanced(folded(checkpoint), card)
     seen = pictures(card.preprocess, 6)
-    found = equalized(card, layers, observe_channels(card, layers, seen))
+    found = equalized(card, layers, observe_channels(card, layers, seen)).layers
     names = [op.name for op in card.plan.ops if op.depthwise]
     before, after = (np.mean([spread(each, name) for name in names]) for each in (layers, found))
     assert before > 10
@@ -95,9 +95,22 @@ def test_with_relu6_no_value_is_pushed_into_the_clip(random_network: RandomNetwo
     card, layers = checkpoint.card, folded(checkpoint)
     seen = pictures(card.preprocess, 6)
     before = observe_channels(card, layers, seen)
-    after = observe_channels(card, equalized(card, layers, before), seen)
+    after = observe_channels(card, equalized(card, layers, before).layers, seen)
     for pair in pairs(card.plan):
         if pair.activation == "relu6":
             below = before[pair.first].largest < 6
             assert (after[pair.first].largest[below] < 6).all()
             assert np.allclose(after[pair.first].largest[~below], before[pair.first].largest[~below], rtol=1e-3)
+
+
+def test_a_constant_channel_with_huge_weights_behind_it_is_tamed(random_network: RandomNetwork) -> None:
+    """A depthwise channel that reads nothing but a bias can have the largest weights of its layer."""
+    checkpoint = random_network("mobilenet_v2")
+    card, layers = checkpoint.card, folded(checkpoint)
+    expand, depthwise = layers["block_2_expand"], layers["block_2_depthwise"]
+    weight, bias, behind = expand.weight.copy(), expand.bias.copy(), depthwise.weight.copy()
+    weight[0], bias[0], behind[0] = 0, 0.01, 50 * np.abs(behind).max()
+    layers = {**layers, "block_2_expand": Layer(weight, bias), "block_2_depthwise": Layer(behind, depthwise.bias)}
+    found = equalized(card, layers, observe_channels(card, layers, pictures(card.preprocess, 6))).layers
+    assert spread(layers, "block_2_depthwise") > 40
+    assert spread(found, "block_2_depthwise") < 10

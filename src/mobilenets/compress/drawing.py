@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mobilenets.compress.sensitivity import HURTS_BELOW_DB, LayerError
 from mobilenets.draw import FAINT, LINE, RIGHT, WRONG, figure_style, to_png
+from mobilenets.files import write_atomically
 
 
 def draw_layers(layers: Sequence[LayerError]) -> bytes:
@@ -33,3 +35,8 @@ def draw_layers(layers: Sequence[LayerError]) -> bytes:
         axes.tick_params(length=0)
         axes.margins(x=0.01)
         return to_png(figure)
+
+
+def write_layers(folder: Path, layers: Sequence[LayerError]) -> Path:
+    """Write that picture as layers.png; return its path."""
+    return write_atomically(folder / "layers.png", draw_layers(layers))

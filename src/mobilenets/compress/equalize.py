@@ -4,14 +4,16 @@ Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Corre
 where the activation f between two layers has f(t x) = t f(x) for t > 0, the channel between them may be multiplied by
 any t in the first and divided by it in the second. t = sqrt(r2 / r1) gives both channels the same range.
 
-ReLU6 has that property only while it does not clip. There are two ways out:
+ReLU6 has that property only while it does not clip. There are three ways out:
 
-- *relu*, the paper's: ReLU6 is replaced by ReLU. All channels can be scaled, but the function changes where ReLU6
-  used to clip, and values spread further.
-- *exact*: ReLU6 stays, and a channel is scaled only as far as its largest value, seen on pictures, stays below 6. The
-  channels that were never near 6 are just those with small values and large weights behind them.
+- *exact*: ReLU6 stays, and a channel is scaled only as far as its largest value, seen on pictures, stays below 6.
+  Channels that are clipped stay as they are.
+- *loose*: ReLU6 stays, and channels that are clipped may be scaled down: they are then clipped at 6 / t, later than
+  they were, but the range of the tensor stays 0 to 6.
+- *relu*, the paper's: ReLU6 is replaced by ReLU. All channels can be scaled freely, none is clipped any more, and
+  values spread further.
 
-In both, no channel grows beyond the largest of its tensor (6 where ReLU6 stays), so that the range of the activations,
+In all, no channel grows beyond the largest of its tensor (6 where ReLU6 stays), so that the range of the activations,
 which is quantized too, does not widen.
 """
 
@@ -31,14 +33,16 @@ from mobilenets.compress.statistics import Channels
 from mobilenets.engine.folding import Layer
 
 Table = TypeVar("Table", bound=Arch | Row)
-Equalization = Literal["off", "exact", "relu"]
+Equalization = Literal["off", "exact", "loose", "relu"]
 
 ROUNDS = 40
 """Passes over all pairs; V2's factors change by less than a tenth of a per cent after 20."""
 HEADROOM = 1.1
 """Values up to this much larger than those seen may come: they too stay below the clip."""
-_SMALLEST, _LARGEST = 1 / 64, 64.0
-"""Factors stay within these: beyond are channels as good as dead, whose biases would only grow."""
+_SMALLEST, _LARGEST = 1 / 4096, 4096.0
+"""Factors stay within these."""
+_NOTHING = 1e-12
+"""A share of the largest channel's range: nothing that 8 bits can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,24 @@ def _readers(layout: Plan, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def equalized(card: Card, layers: Mapping[str, Layer], seen: Mapping[str, Channels]) -> dict[str, Layer]:
-    """Return layers that compute the same with channels of like ranges.
+@dataclass(frozen=True, slots=True, eq=False)
+class Equalized:
+    """Layers whose channels have like ranges, and what their outputs were multiplied by: float64 (c,), by operation."""
+
+    layers: Mapping[str, Layer]
+    factors: Mapping[str, NDArray[np.float64]]
+
+
+def equalized(
+    card: Card, layers: Mapping[str, Layer], seen: Mapping[str, Channels], *, loose: bool = False
+) -> Equalized:
+    """Scale channels and undo it where they are read.
 
     Args:
-        card: of the network as it is to run: with ReLU6 only scaled as far as nothing is clipped, with ReLU freely.
+        card: of the network as it is to run: where it has ReLU6, scaled with regard to its clip; with ReLU freely.
         layers: weights and biases by operation.
         seen: the largest values on pictures, of this very network.
+        loose: let channels that ReLU6 clips be scaled down.
     """
     layout = card.plan
     weights = {name: layer.weight.astype(np.float64) for name, layer in layers.items()}
@@ -109,7 +124,7 @@ def equalized(card: Card, layers: Mapping[str, Layer], seen: Mapping[str, Channe
         change = 0.0
         for pair in chain:
             wanted = _factors(pair, layout, weights)
-            lowest, highest = _limits(pair, seen[pair.first])
+            lowest, highest = _limits(pair, seen[pair.first], loose=loose)
             total = np.clip(wanted * grown[pair.first], lowest, highest)
             factor = total / grown[pair.first]
             grown[pair.first] = total
@@ -117,21 +132,23 @@ def equalized(card: Card, layers: Mapping[str, Layer], seen: Mapping[str, Channe
             change = max(change, float(np.abs(np.log(factor)).max()))
         if change < 1e-3:
             break
-    return {name: Layer(weights[name].astype(np.float32), biases[name].astype(np.float32)) for name in layers}
+    scaled = {name: Layer(weights[name].astype(np.float32), biases[name].astype(np.float32)) for name in layers}
+    return Equalized(scaled, grown)
 
 
 def _factors(pair: Pair, layout: Plan, weights: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return sqrt(r2 / r1) by channel, each range relative to the largest of its layer; 1 where a channel is dead."""
+    """Return sqrt(r2 / r1) by channel, each range relative to the largest of its layer.
+
+    A channel that the first layer leaves constant, its weights 0 and its bias all there is, can have the largest
+    weights of all behind it, which then are the layer's scale: its factor is as large as the limits allow.
+    """
     first = weights[pair.first]
     out_range = np.abs(first).reshape(len(first), -1).max(axis=1)
     in_range = np.zeros(len(first))
     for name in pair.readers:
         in_range = np.maximum(in_range, _input_range(layout.op(name), weights[name]))
-    dead = (out_range == 0) | (in_range == 0)
-    factors: NDArray[np.float64] = np.sqrt(
-        np.where(dead, 1, in_range / max(in_range.max(), 1e-30))
-        / np.where(dead, 1, out_range / max(out_range.max(), 1e-30))
-    )
+    shares = [np.maximum(each / max(each.max(), _NOTHING), _NOTHING) for each in (in_range, out_range)]
+    factors: NDArray[np.float64] = np.sqrt(shares[0] / shares[1])
     return factors
 
 
@@ -143,15 +160,15 @@ def _input_range(op: Op, weight: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(magnitude.reshape(*weight.shape[:2], -1).max(axis=(0, 2)))
 
 
-def _limits(pair: Pair, seen: Channels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _limits(pair: Pair, seen: Channels, *, loose: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the least and the largest factor of every channel."""
     values = seen.magnitude if pair.activation is None else seen.largest
     ones = np.ones(len(values))
     if pair.activation == "relu6":
-        room = np.clip(6 / (HEADROOM * np.maximum(values, 1e-30)), 1.0, _LARGEST)
+        room = np.clip(6 / (HEADROOM * np.maximum(values, _NOTHING)), 1.0, _LARGEST)
         clips = values >= 6
-        return np.where(clips, ones, _SMALLEST), np.where(clips, ones, room)
-    room = np.clip(values.max() / np.maximum(values, 1e-30), 1.0, _LARGEST)
+        return np.where(clips & (not loose), ones, _SMALLEST), np.where(clips, ones, room)
+    room = np.clip(values.max() / np.maximum(values, _NOTHING), 1.0, _LARGEST)
     return _SMALLEST * ones, room
 
 

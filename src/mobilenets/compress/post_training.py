@@ -145,8 +145,8 @@ def _ways(asked: Asked, card: Card) -> tuple[Way, list[list[dict[str, Any]]]]:
 def _equalizations(asked: Asked, card: Card) -> list[Equalization]:
     """Return which to try, the likeliest first.
 
-    Weights per tensor need it; per channel, only activations can gain. Replacing ReLU6 costs accuracy of its own, and
-    is tried per tensor alone.
+    Weights per tensor need it; per channel, only activations can gain. What changes the function, which ReLU6 clipping
+    later does, costs accuracy of its own, and is tried per tensor alone.
     """
     if not pairs(card.plan):
         return ["off"]
@@ -154,12 +154,16 @@ def _equalizations(asked: Asked, card: Card) -> list[Equalization]:
         return [asked.equalization]
     if asked.granularity == "channel":
         return ["off", "exact"]
-    return ["exact", "relu", "off"] if with_relu(card.arch) != card.arch else ["exact", "off"]
+    return ["exact", "loose", "relu"] if with_relu(card.arch) != card.arch else ["exact", "off"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Base:
-    """A float32 network as one equalization leaves it, and what was seen of it."""
+    """A float32 network as one equalization leaves it, and what was seen of it.
+
+    `means` are those of the network as it was, scaled as its channels were: where equalization changes what is
+    computed, the biases are corrected for that, too.
+    """
 
     card: Card
     layers: Mapping[str, Layer]
@@ -173,12 +177,15 @@ class _Search:
     def __init__(
         self, checkpoint: Checkpoint, pictures: Pictures, granularity: Granularity, tell: Callable[[Trial], None] | None
     ) -> None:
-        self.card, self.layers, self.granularity, self.tell = checkpoint.child(), folded(checkpoint), granularity, tell
+        self.card, self.granularity, self.tell = checkpoint.child(), granularity, tell
+        self.layers: Mapping[str, Layer] = folded(checkpoint)
         divided = len(pictures) >= FEWEST_TO_DIVIDE
         kept = np.arange(len(pictures)) % HELD_OUT == HELD_OUT - 1
         self.seen: Pictures = pictures[~kept] if divided else pictures
         self.judged: Pictures = pictures[kept] if divided else pictures
         self.wanted = logits(self.card, FloatArithmetic(self.card, self.layers), self.judged)
+        held = self.seen[: pictures_held(self.card.plan, len(self.seen))]
+        self.means = observe_means(self.card, self.layers, held)
         self.trials: list[Trial] = []
         self._bases: dict[Equalization, _Base] = {}
 
@@ -203,11 +210,12 @@ class _Search:
         if equalization not in self._bases:
             relu = equalization == "relu"
             card = replace(self.card, arch=with_relu(self.card.arch)) if relu else self.card
-            layers: Mapping[str, Layer] = self.layers
+            layers, means = self.layers, self.means
             if equalization != "off":
-                layers = equalized(card, layers, observe_channels(card, layers, self.seen))
-            held = self.seen[: pictures_held(card.plan, len(self.seen))]
-            means = observe_means(card, layers, held)
+                seen = observe_channels(card, layers, self.seen)
+                scaled = equalized(card, layers, seen, loose=equalization == "loose")
+                layers = scaled.layers
+                means = {name: mean * scaled.factors.get(name, 1.0) for name, mean in means.items()}
             self._bases[equalization] = _Base(card, layers, observe(card, layers, self.seen), means)
         return self._bases[equalization]
 
