@@ -310,7 +310,7 @@ def test_expanding_always_adds_one_convolution() -> None:
 
 
 def test_int8_weights_make_no_network(random_int8_network: Callable[..., Checkpoint]) -> None:
-    with pytest.raises(CheckpointError, match="these weights are int8.*the checkpoint this one was made from"):
+    with pytest.raises(CheckpointError, match=r"these weights are int8.*the checkpoint this one was made from"):
         from_checkpoint(random_int8_network("mobilenet_v2"))
     with pytest.raises(CheckpointError, match="these weights are int8"):
         adopt(build(plan(V2, width=0.25, resolution=48)), random_int8_network("mobilenet_v2"))

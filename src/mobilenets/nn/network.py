@@ -219,7 +219,7 @@ def adopt(network: Network, checkpoint: Checkpoint) -> list[str]:
 def _check_precision(checkpoint: Checkpoint) -> None:
     if checkpoint.card.precision != "float32":
         raise CheckpointError(
-            f"these weights are {checkpoint.card.precision}, and only float32 ones can be trained, quantized or pruned: "
+            f"these weights are {checkpoint.card.precision}, and only float32 ones are trained, quantized or pruned: "
             "name the checkpoint this one was made from"
         )
 
