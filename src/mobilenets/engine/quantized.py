@@ -92,21 +92,23 @@ def bounds(activation: Activation | None, out: Quantization) -> tuple[int, int]:
     return low, high
 
 
-def activated(real: NDArray[np.floating], activation: Activation | None) -> NDArray[np.floating]:
-    """Apply an activation by its name to real numbers; the result is of their type."""
+def activated(real: NDArray[np.float64], activation: Activation | None) -> NDArray[np.float64]:
+    """Apply an activation by its name to float64 numbers."""
+    out = real
     match activation:
         case None:
-            return real
+            pass
         case "relu6":
-            return np.clip(real, 0, 6)
+            out = np.clip(real, 0, 6)
         case "relu":
-            return np.maximum(real, 0)
+            out = np.maximum(real, 0)
         case "hard_swish":
-            return real * np.clip(real + 3, 0, 6) / 6
+            out = real * np.clip(real + 3, 0, 6) / 6
         case "hard_sigmoid":
-            return np.clip(real + 3, 0, 6) / 6
+            out = np.clip(real + 3, 0, 6) / 6
         case "sigmoid":
-            return 1 / (1 + np.exp(-np.clip(real, -80, 80)))  # beyond, float32 has no smaller number
+            out = 1 / (1 + np.exp(-np.clip(real, -80, 80)))  # beyond, float32 has no smaller number
+    return out
 
 
 def table(activation: Activation | None, before: Quantization, after: Quantization) -> NDArray[np.uint8]:

@@ -121,8 +121,7 @@ class FloatArithmetic:
             case "conv" | "linear":
                 weight, bias = self._layers[op.name]
                 real = products(op, sources[0], weight, self._rule) + bias[:, np.newaxis, np.newaxis]
-        out: NDArray[np.float64] = activated(real, op.activation)
-        return out
+        return activated(real, op.activation)
 
     def leave(self, value: NDArray[Any]) -> NDArray[np.float32]:
         """Round to float32, (N, classes)."""
@@ -170,16 +169,18 @@ class Int8Arithmetic:
                 return np.float32(read[0].scale * read[1].scale / out.scale) * product
             case "pool":
                 pixels = shifted[0].shape[2] * shifted[0].shape[3]
-                total = shifted[0].sum((2, 3), keepdims=True).astype(np.float32)
-                return np.float32(read[0].scale / (out.scale * pixels)) * total
+                total: NDArray[np.float32] = shifted[0].sum((2, 3), keepdims=True).astype(np.float32)
+                total *= np.float32(read[0].scale / (out.scale * pixels))
+                return total
             case "conv" | "linear":
                 weight, bias, scale = (
                     self._tensors[f"{op.name}.{part}"] for part in ("weight", "bias", "weight_scale")
                 )
                 sums = products(op, shifted[0], weight.astype(np.float64), self._rule)
                 sums += bias.astype(np.float64)[:, np.newaxis, np.newaxis]
-                factors = multipliers(scale, read[0], out)[:, np.newaxis, np.newaxis]
-                return sums.astype(np.float32) * factors
+                steps = sums.astype(np.float32)
+                steps *= multipliers(scale, read[0], out)[:, np.newaxis, np.newaxis]
+                return steps
 
     def leave(self, value: NDArray[Any]) -> NDArray[np.float32]:
         """Return what the last codes stand for, (N, classes)."""
