@@ -83,3 +83,12 @@ def test_a_checkpoint_has_what_its_card_says(
         card, precision="int8", batch_norm="folded", quantization={"method": "test", "granularity": granularity}
     )
     assert np.array_equal(made.tensors["stem.weight_scale"], known)
+
+
+def test_a_sigmoid_has_the_codes_that_tflite_gives_it(random_int8_network: Callable[..., Checkpoint]) -> None:
+    made = random_int8_network("mnasnet_a1")
+    gates = [op.name for op in made.card.plan.ops if op.activation == "sigmoid"]
+    assert gates
+    assert {
+        (float(made.tensors[f"{gate}.scale"][0]), int(made.tensors[f"{gate}.zero_point"][0])) for gate in gates
+    } == {(1 / 256, 0)}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.errors import CheckpointError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from mobilenets.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,3 +54,24 @@ def folded(checkpoint: Checkpoint) -> dict[str, Layer]:
             bias = beta + (bias - mean) * factor
         layers[op.name] = Layer(weight.astype(np.float32), bias.astype(np.float32))
     return layers
+
+
+def unfolded(card: Card, layers: Mapping[str, Layer]) -> Checkpoint:
+    """Return a float32 checkpoint of layers whose BatchNorms are folded in: the BatchNorms of its table only shift.
+
+    Their statistics are the identity (mean 0, variance 1 less epsilon), as the card will say.
+    """
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for op in card.plan.ops:
+        if op.name not in layers:
+            continue
+        layer = layers[op.name]
+        tensors[f"{op.name}.weight"] = layer.weight
+        if op.batch_norm:
+            identity = {"weight": 1.0, "running_mean": 0.0, "running_var": 1 - card.arch.bn_eps}
+            for name, value in identity.items():
+                tensors[f"{op.name}.norm.{name}"] = np.full(op.out[:1], value, np.float32)
+            tensors[f"{op.name}.norm.bias"] = layer.bias
+        else:
+            tensors[f"{op.name}.bias"] = layer.bias
+    return Checkpoint(replace(card, precision="float32", batch_norm="folded", quantization=None), tensors)

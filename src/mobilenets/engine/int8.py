@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Granularity = Literal["channel", "tensor"]
 """Whether every output channel of a layer has a weight scale of its own, or all share one."""
 
+SIGMOID = Quantization(1 / 256, 0)
+"""The only codes that TFLite's int8 sigmoid (LOGISTIC) writes."""
 LARGEST_WEIGHT = 127
 LARGEST_BIAS = 2**30  # half of int32: what sums of products add has room
 _SMALLEST_SCALE = 1e-12
@@ -85,11 +87,13 @@ def int8_checkpoint(
         card: of the float32 network, its `parent` already what the new file is made from.
         layers: weights and biases by operation.
         ranges: what 8-bit values stand for: `input`, operations, and `NAME.before` where the activation is no clip.
+            A sigmoid's output is always :data:`SIGMOID`.
         granularity: of the weight scales.
         search: as for :func:`weight_scales`.
         scales: weight scales that are known already, by operation; the others are computed.
         facts: how the network was quantized, for the card.
     """
+    ranges = {**ranges, **{op.name: SIGMOID for op in card.plan.ops if op.activation == "sigmoid"}}
     tensors: dict[str, NDArray[Any]] = {}
     names = ["input"]
     for op in card.plan.ops:
