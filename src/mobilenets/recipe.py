@@ -248,7 +248,7 @@ QAT = Recipe(
     epochs=10,
     batch_size=32,
     optimizer="sgd",
-    learning_rate=0.001,
+    learning_rate=0.0002,
     warmup_epochs=0.5,
     nesterov=True,
     weight_decay=1e-4,
@@ -257,7 +257,7 @@ QAT = Recipe(
     ema=0.99,
     least_steps=200,
     granularity="channel",
-    batch_norm_share=0.3,
+    batch_norm_share=0.2,
     following_share=0.7,
     augmentation=Augmentation("photo", flip=True),
 )
