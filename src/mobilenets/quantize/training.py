@@ -20,11 +20,13 @@ def trained(checkpoint: Checkpoint, pictures: Pictures, asked: Request, target: 
     weights far below a step of the layer's largest would have to be learned anew.
     """
     model, folder = asked.model, target.with_suffix("")
+    card, layers = checkpoint.card, folded(checkpoint)
     if asked.granularity == "tensor":
         way = Asked("tensor", calibration="mse", equalization="exact", bias_correction="off", weights="max")
         even = quantize_after_training(checkpoint, pictures, way)
         model = str(folder.with_name(f"{folder.name}.equalized.safetensors"))
-        save(unfolded(even.card, even.layers), model)
+        card, layers = even.card, dict(even.layers)
+        save(unfolded(card, layers), model)
     training = train_quantized(
         model,
         data=asked.data,
@@ -39,4 +41,4 @@ def trained(checkpoint: Checkpoint, pictures: Pictures, asked: Request, target: 
     )
     made = load(training.checkpoint)
     made = replace(made, card=replace(made.card, parent=checkpoint.sha256))
-    return Quantized(made, checkpoint.card, folded(checkpoint), ())
+    return Quantized(made, card, layers, ())  # layers compare with channels scaled as theirs are
