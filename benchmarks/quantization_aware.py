@@ -5,7 +5,9 @@
 MODEL is a float32 checkpoint trained on DATA. It is quantized per tensor three ways: naively (ranges and weight scales
 by the extremes, nothing equalized, no bias corrected), as well as it goes without training, and by training on. A
 training in OUT that was interrupted is gone on with. All are judged on the same pictures, those that the training
-never saw, in int8 and from the file that was written. Writes benchmarks/results/quantization_aware_ARCH.json.
+never saw, in int8 and from the file that was written; but they did choose the best epoch, as in every training, so that
+with few pictures the last figure is a little too good: the history has all epochs. Writes
+benchmarks/results/quantization_aware_ARCH.json.
 """
 
 from __future__ import annotations
