@@ -43,7 +43,7 @@ def quantization(low: float, high: float) -> Quantization:
     """Return the quantization that covers low..high and has a code for zero, which padding needs.
 
     >>> quantization(-1.0, 1.0)
-    Quantization(scale=0.007843137718737125, zero_point=128)
+    Quantization(scale=0.007843137718737125, zero_point=127)
     >>> quantization(0.0, 6.0).zero_point
     0
     """
