@@ -26,8 +26,8 @@ def draw_layers(layers: Sequence[LayerError]) -> bytes:
         axes.axhline(HURTS_BELOW_DB, color=LINE, linewidth=1.2, zorder=0)
         axes.set_xticks(places, [layer.name for layer in layers], rotation=90, fontsize=6)
         axes.set_title("int8: signal to quantization noise in dB", loc="left", fontsize=10, fontweight="bold")
-        axes.set_title(
-            "bars: by itself, orange: worst; line: with all before it", loc="right", fontsize=8.5, color=FAINT
+        axes.set_xlabel(
+            "bars: each by itself, the worst in orange; line: with the errors of all before it", fontsize=8.5
         )
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(visible=True, axis="y", color=LINE, linewidth=0.8)

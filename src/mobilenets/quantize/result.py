@@ -83,7 +83,7 @@ class QuantizeResult:
         rows = [["weights", f"{self.bytes_before / 1e6:.2f} MB", f"{self.bytes_after / 1e6:.2f} MB", ""]]
         pairs = {"top-5": (self.before.top5, self.after.top5), "top-1": (self.before.top1, self.after.top1)}
         for name, (before, after) in pairs.items():
-            if before is not None and after is not None:
+            if before is not None and after is not None and not before == after == 1:  # top-5 of two classes
                 rows.insert(0, [name, percent(before), percent(after), f"{100 * (after - before):+.2f}"])
         same = f"same answer for {percent(self.agreement)} of {self.after.images:,} images ({printable(self.part)})"
         return f"{table(['', 'float32', 'int8', 'points'], rows)}\n{same}"
