@@ -50,7 +50,7 @@ def evaluate(
         model: A checkpoint, an exported file, or the name of published weights such as efficientnet_lite0.
         data: A folder with one sub-folder a class, a CSV, an .npz, or digits, mnist, fashion_mnist, cifar10. Classes
             are matched with the model's by name, or by index where all are whole numbers.
-        runtime: What computes: torch, onnx, openvino, litert, reference. The fastest installed by default; an exported
+        runtime: What computes: torch, onnx, openvino, litert, reference. The first installed by default; an exported
             file has its own.
         limit: Judge at most this many pictures, spread over the classes.
         threads: How many the computation may use.

@@ -49,11 +49,18 @@ def _processor() -> str:
     return _cpuinfo("model name", "Model", "Hardware") or platform.processor() or platform.machine()
 
 
-def _instructions() -> str:
-    """Return those of the processor's extensions that kernels of networks are written for, in the system's words."""
+def vector_instructions() -> tuple[str, ...]:
+    """Return those of the processor's extensions that kernels of networks are written for, in the system's words.
+
+    Empty where the system does not tell, as on Windows and macOS.
+    """
     known = _cpuinfo("flags", "Features").split()
-    virtual = "; a virtual machine" if "hypervisor" in known else ""
-    return " ".join(name for name in VECTOR_INSTRUCTIONS if name in known) + virtual
+    return tuple(name for name in VECTOR_INSTRUCTIONS if name in known)
+
+
+def _instructions() -> str:
+    virtual = "; a virtual machine" if "hypervisor" in _cpuinfo("flags", "Features").split() else ""
+    return " ".join(vector_instructions()) + virtual
 
 
 def _governor() -> str:

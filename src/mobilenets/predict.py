@@ -43,7 +43,7 @@ def predict(
         model: A checkpoint, an exported file, or the name of published weights such as efficientnet_lite0.
         images: Pictures, folders (with all below them) and patterns such as 'photos/*.jpg'.
         top: How many classes to name per picture, the likeliest first.
-        runtime: What computes: torch, onnx, openvino, litert, reference. The fastest installed by default; an exported
+        runtime: What computes: torch, onnx, openvino, litert, reference. The first installed by default; an exported
             file has its own.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the answers do not depend on it.

@@ -70,7 +70,10 @@ RUNTIMES = {
     "litert": Runtime("mobilenets.runtime.litert_runtime", "ai_edge_litert", "litert", suffix=".tflite"),
     "reference": Runtime("mobilenets.runtime.reference_runtime", "numpy", "train"),
 }
-"""Runtimes by name, the fastest first: `runtime=None` takes the first that is installed and can run the model."""
+"""Runtimes by name: `runtime=None` takes the first that is installed and can run the model.
+
+Not the fastest first: torch runs a checkpoint as it is, and for the others it is made a file of theirs first.
+"""
 
 
 def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: int | None = None) -> Predictor:
@@ -78,7 +81,7 @@ def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: in
 
     Args:
         model: a checkpoint's or an exported file's path, a published-weights name, or a `Checkpoint` in memory.
-        runtime: a name in `RUNTIMES`; None takes the fastest that is installed. An exported file has its own.
+        runtime: a name in `RUNTIMES`; None takes the first that is installed. An exported file has its own.
         threads: how many the computation may use; None leaves that to the runtime.
 
     Returns:
@@ -128,7 +131,7 @@ def exported(model: str | Path | Checkpoint) -> str | None:
 def choose(
     runtime: str | None = None, model: str | Path | Checkpoint | None = None, *, precision: str = "float32"
 ) -> str:
-    """Return the name of the runtime to use: the one asked for, the exported file's own, or the fastest installed.
+    """Return the name of the runtime to use: the one asked for, the exported file's own, or the first installed.
 
     Raises InputError for an unknown name or one that does not open this file, and MissingExtraError where it, or any,
     is not installed.

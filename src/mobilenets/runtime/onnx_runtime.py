@@ -15,6 +15,7 @@ from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.engine.quantized import dequantize
 from mobilenets.errors import CheckpointError, MissingExtraError
 from mobilenets.formats.card import KEY, OUTPUT, card_from_text
+from mobilenets.machine import vector_instructions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -88,8 +89,10 @@ def _session(content: bytes, threads: int | None, name: str) -> onnxruntime.Infe
     options.log_severity_level = 3  # errors come as exceptions; warnings are not for users of a finished model
     # Idle threads sleep instead of burning their core until the next operation: others work on this machine, too.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Processors without VNNI add pairs of uint8 x int8 products in 16 bits, which overflow: this avoids it there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not {"avx_vnni", "avx512_vnni"}.intersection(vector_instructions()):
+        # Without VNNI, pairs of uint8 x int8 products are added in 16 bits and may overflow. This avoids it, and is
+        # not for processors that have VNNI: there it takes 2.6 times as long.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     damage = (
         *(states.Fail, states.InvalidArgument, states.InvalidGraph, states.InvalidProtobuf),
         *(states.NoSuchFile, states.NotImplemented, states.RuntimeException),
