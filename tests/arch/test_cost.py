@@ -70,7 +70,7 @@ def test_cost_goes_with_the_square_of_the_width(name: str, width: float) -> None
     """V1, section 3.3: roughly; depthwise layers, stem and rounding go with the width itself."""
     whole, scaled = (spatial(plan(ARCHITECTURES[name], width=alpha)) for alpha in (1.0, width))
     low, high = sorted((width**1.5, width**2))
-    assert 0.9 * low <= scaled / whole <= 1.15 * high
+    assert 0.9 * low <= scaled / whole <= 1.2 * high  # rounding to 8 costs up to 17 %: V2 at 1.125
 
 
 @given(st.sampled_from(["mobilenet_v1", "mobilenet_v2"]), st.floats(0.1, 2), st.floats(0.1, 2))
