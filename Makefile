@@ -5,10 +5,6 @@ BIN := .venv/bin
 # One thread a process: the test workers share the cores between them.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-# Where OpenVINO has compiled a network, the next signal that has a handler (Ctrl-C; the end of a process that loads data)
-# ends the process, on some machines. So these have processes of their own.
-OPENVINO := tests/bench tests/contract tests/formats tests/runtime tests/test_export.py tests/test_parity.py
-
 .PHONY: demo test test-slow check bench
 
 # Installed again only when what is to be installed has changed.
@@ -29,8 +25,7 @@ demo: .venv/.installed
 
 # Everything that must hold before a change is shared; under ten minutes on two cores.
 test: check
-	$(PYTEST) -m 'not slow' $(OPENVINO:%=--ignore=%)
-	$(PYTEST) -m 'not slow' $(OPENVINO)
+	$(PYTEST) -m 'not slow'
 
 # The long ones too: whole trainings, every published weight at hand.
 test-slow: .venv/.installed

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilenets.checkpoint import Checkpoint
+from mobilenets.checkpoint import Checkpoint, save
 from mobilenets.engine import reference
 from mobilenets.engine.quantized import dequantize, quantizations
 from mobilenets.errors import CheckpointError
@@ -159,3 +159,21 @@ print(open_file(Path({str(path)!r}), 1).run(np.zeros((1, 3, 16, 16), np.float32)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "(1, 3)"
+
+
+def test_a_signal_is_survived_where_networks_came_and_went(random_network: Networks, tmp_path: Path) -> None:
+    """Of several of OpenVINO's cores the last to go leaves the thread a stack for signals that was freed."""
+    path = save(random_network("mobilenet_v2"), tmp_path / "network.safetensors")
+    code = """
+import faulthandler, signal, sys
+faulthandler.enable()
+from mobilenets import load
+first, second = load(sys.argv[1], "openvino"), load(sys.argv[1], "openvino")
+for predictor in (first, second):
+    predictor.close()
+del first, second, predictor
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -127,15 +127,14 @@ def onnx_runs(events: Iterable[dict[str, Any]], names: Sequence[str]) -> list[Ru
 
 def _openvino(job: Job, names: Sequence[str], batch: NDArray[Any], count: int) -> list[Run]:
     """Ask OpenVINO after every run."""
-    import openvino
+    from mobilenets.formats.openvino_file import core
 
-    core = openvino.Core()
-    model = core.read_model(job.path)
+    model = core().read_model(job.path)
     if len(batch) == 1:  # as the runtime's predictor does
         model.reshape(list(batch.shape))
     hint = "bf16" if job.precision == BFLOAT16 else "f32"
     settings = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": job.threads, "INFERENCE_PRECISION_HINT": hint}
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request = core().compile_model(model, "CPU", settings).create_infer_request()
     runs: list[Run] = []
     for _ in range(count):
         request.infer({0: batch})

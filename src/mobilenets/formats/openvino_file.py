@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,6 +43,20 @@ def openvino() -> Any:
             del sys.modules[_TELEMETRY]
 
 
+@cache
+def core() -> Any:
+    """Return OpenVINO's core: one for the process, which lives as long as the process does.
+
+    On processors with AVX-512 every core gives the thread that uses it a stack for signals, and puts back the one
+    before when it goes. Where several come and go, the thread is left with a stack that was freed, and the next signal
+    that has a handler (Ctrl-C, or the end of a process that loads data) ends in a segmentation fault: OpenVINO 2026.4.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+    """
+    return openvino().Core()
+
+
 def to_openvino(
     checkpoint: Checkpoint, *, pictures: bool = False, resolution: Resolution = "dynamic"
 ) -> tuple[bytes, bytes]:
@@ -65,7 +80,7 @@ def to_openvino(
 def to_model(checkpoint: Checkpoint, *, pictures: bool = False, resolution: Resolution = "dynamic") -> Any:
     """Return a checkpoint as an `openvino.Model` in memory, the card in it; arguments as for `to_openvino`."""
     content = to_onnx(checkpoint, pictures=pictures, resolution=resolution)
-    model = openvino().Core().read_model(io.BytesIO(content))
+    model = core().read_model(io.BytesIO(content))
     if model.has_rt_info([_ONNX_METADATA]):  # the card once more, where nobody looks
         del model.rt_info[_ONNX_METADATA]
     model.set_rt_info(card_to_text(checkpoint.card), [KEY])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.errors import CheckpointError
 from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_from_text
-from mobilenets.formats.openvino_file import openvino, to_model
+from mobilenets.formats.openvino_file import core, to_model
 
 Precision = Literal["float32", "bf16"]
 
@@ -82,7 +82,7 @@ def _read(path: Path) -> Any:
             hint = "" if each == path else f": {path.name} has its weights there, so keep the two files together"
             raise CheckpointError(f"{each}: no such file{hint}")
     try:
-        return openvino().Core().read_model(path, weights)
+        return core().read_model(path, weights)
     except (RuntimeError, ValueError, TypeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise CheckpointError(
@@ -104,7 +104,7 @@ def _compile(model: Any, threads: int | None, precision: Precision) -> Any:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    return openvino().Core().compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings)
 
 
 class OpenvinoPredictor:
