@@ -18,6 +18,7 @@ from mobilenets.engine.quantized import LEVELS, bounds, quantizations, quantize
 from mobilenets.errors import InputError
 from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_to_text
 from mobilenets.formats.onnx_graph import Dims, GraphBuilder, activate, operation
+from mobilenets.formats.onnx_heat import HEAT, Head, add_heat, head_of
 from mobilenets.image import Preprocess
 from mobilenets.image.preprocess import normalize, scale_and_shift
 
@@ -25,7 +26,12 @@ Resolution = Literal["dynamic", "fixed"]
 
 
 def to_onnx(
-    checkpoint: Checkpoint, *, pictures: bool = False, resolution: Resolution = "dynamic", every_output: bool = False
+    checkpoint: Checkpoint,
+    *,
+    pictures: bool = False,
+    resolution: Resolution = "dynamic",
+    every_output: bool = False,
+    heat: bool = False,
 ) -> bytes:
     """Return a checkpoint, float32 or int8, as the bytes of an ONNX file.
 
@@ -36,6 +42,7 @@ def to_onnx(
         pictures: take pictures as `image.fit` leaves them, uint8 (N, H, W, C), and normalize in the graph.
         resolution: "dynamic" takes any height and width, "fixed" the card's; the batch is of any size with both.
         every_output: every operation's value is an output too: float32, or uint8 codes, called as `value_names` says.
+        heat: where the network looked is an output too, as `onnx_heat` says; not where its head is of an unknown kind.
 
     Raises:
         InputError: a resolution that is neither.
@@ -50,7 +57,9 @@ def to_onnx(
     for op in layout.ops:
         writer.add(op)
     writer.leave()
-    graph = writer.graph
+    graph, head = writer.graph, head_of(layout) if heat else None
+    if head is not None:
+        add_heat(graph, head, writer.values_for(head), OUTPUT)
     sides: Dims = card.resolution if fixed else ("H", "W")
     entry = (
         graph.tensor(INPUT, np.uint8, ("N", *sides, card.in_channels))
@@ -58,6 +67,8 @@ def to_onnx(
         else graph.tensor(INPUT, np.float32, ("N", card.in_channels, *sides))
     )
     outputs = [graph.tensor(OUTPUT, np.float32, ("N", len(card.labels)))]
+    if head is not None:
+        outputs.append(graph.tensor(HEAT, np.float32, ("N", None, None, None)))
     if every_output:
         outputs += _shown(graph, layout, card.precision)
     model: bytes = graph.model(card.arch.name, [entry], outputs, {KEY: card_to_text(card)}).SerializeToString()
@@ -128,6 +139,13 @@ class _FloatWriter:
     def leave(self) -> None:
         """Append what comes behind the last operation: nothing."""
 
+    def values_for(self, head: Head) -> dict[str, str]:
+        """Return where the values are that `add_heat` reads."""
+        values = {"features": self._names[head.features], "classifier": f"{head.classifier.name}.weight"}
+        if head.dense is not None:
+            values |= {"dense": f"{head.dense.name}.weight", "dense.before": f"{head.dense.name}.before"}
+        return values
+
 
 class _Int8Writer:
     """Appends the operations of an int8 network to a graph: `NAME` is an operation's codes, `NAME.real` what they mean.
@@ -181,6 +199,23 @@ class _Int8Writer:
     def leave(self) -> None:
         """Append what comes behind the last operation: its codes become logits."""
         self._dequantize(self._codes[self._last], self._last, OUTPUT)
+
+    def values_for(self, head: Head) -> dict[str, str]:
+        """Append the values that `add_heat` reads, apart from those the operations read; return where they are."""
+        values = {"features": self._dequantize(self._codes[head.features], head.features, "heat.features")}
+        for part, op in (("classifier", head.classifier), ("dense", head.dense)):
+            if op is None:
+                continue
+            codes = self.graph.node("Cast", [f"{op.name}.weight"], f"heat.{part}.codes", {"to": 1})  # FLOAT
+            scale = np.reshape(self._tensors[f"{op.name}.weight_scale"], (-1, 1))
+            column = self.graph.constant(f"heat.{part}.scale", scale)
+            values[part] = self.graph.node("Mul", [codes, column], f"heat.{part}")
+        if head.dense is not None:
+            name = f"{head.dense.name}.before"
+            clip = name not in self._quantizations  # its activation is a clip: codes above 0 are where the slope is 1
+            codes, key = (self._codes[head.dense.name], head.dense.name) if clip else (f"{name}.codes", name)
+            values["dense.before"] = self._dequantize(codes, key, "heat.dense.before")
+        return values
 
     def _flattened(self, op: Op) -> str:
         """Return what a fully connected layer reads, (N, C).

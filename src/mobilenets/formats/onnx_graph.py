@@ -52,6 +52,11 @@ class GraphBuilder:
         self._nodes.append(self._onnx.helper.make_node(kind, list(sources), [out], out, **(attributes or {})))
         return out
 
+    def pair(self, kind: str, sources: Sequence[str], outs: tuple[str, str]) -> str:
+        """Append an operator with two values, the second of which is wanted; return that one's name."""
+        self._nodes.append(self._onnx.helper.make_node(kind, list(sources), list(outs), outs[1]))
+        return outs[1]
+
     def tensor(self, name: str, dtype: type[np.generic], dims: Dims) -> ValueInfoProto:
         """Describe an input or output of the graph."""
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
