@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilenets.arch import ARCHITECTURES, cost, plan
+from mobilenets.arch import CLASSIFIERS, cost, plan
 from mobilenets.checkpoint import Card, Checkpoint, save, tensor_shapes
 from mobilenets.cli import main
 from mobilenets.errors import CheckpointError, InputError
 from mobilenets.image import Preprocess
 from mobilenets.show import ShowResult, show
 
-NAMES = sorted(ARCHITECTURES)
+NAMES = sorted(CLASSIFIERS)
 
 
 def cells(result: ShowResult) -> list[list[str]]:
@@ -71,7 +71,7 @@ def test_v3_reads_as_in_the_paper() -> None:
 def test_printed_rows_add_up(name: str) -> None:
     result = show(name, width=0.5, resolution=(96, 128))
     rows = cells(result)
-    assert len(rows) == len(ARCHITECTURES[name].rows)
+    assert len(rows) == len(CLASSIFIERS[name].rows)
     for column, what in ((-3, "parameters"), (-2, "multiply-adds"), (-1, "activation bytes")):
         assert sum(number(row[column]) for row in rows) == total(result, what)
     assert total(result, "FLOPs") == 2 * total(result, "multiply-adds")
@@ -89,7 +89,7 @@ def test_printed_rows_add_up(name: str) -> None:
 def test_json_is_the_plan(name: str, width: float, size: tuple[int, int], classes: int, in_channels: int) -> None:
     result = show(name, width=width, resolution=size, classes=classes, in_channels=in_channels)
     data: dict[str, Any] = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    layout = plan(ARCHITECTURES[name], width=width, resolution=size, classes=classes, in_channels=in_channels)
+    layout = plan(CLASSIFIERS[name], width=width, resolution=size, classes=classes, in_channels=in_channels)
     spent = cost(layout)
     assert data["parameters"] == spent.parameters
     assert data["multiply_adds"] == spent.multiply_adds
@@ -155,7 +155,7 @@ def test_ablation() -> None:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     card = Card(
-        arch=ARCHITECTURES["mobilenet_v2_mnist"],
+        arch=CLASSIFIERS["mobilenet_v2_mnist"],
         width=0.25,
         resolution=(20, 24),
         labels=("cat", "dog", "owl"),
@@ -197,7 +197,7 @@ def test_checkpoint_that_is_none(tmp_path: Path, checkpoint: Path) -> None:
 
 
 def test_what_a_stranger_wrote_cannot_move_the_cursor() -> None:
-    arch = replace(ARCHITECTURES["mobilenet_v1"], name="\x1b[2Jv1", paper="one\ntwo")
+    arch = replace(CLASSIFIERS["mobilenet_v1"], name="\x1b[2Jv1", paper="one\ntwo")
     text = str(ShowResult("\x1b[31mfile", plan(arch), "float32", ("a\rb",)))
     assert "\x1b" not in text
     assert "\r" not in text

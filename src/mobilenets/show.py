@@ -15,8 +15,9 @@ from mobilenets.arch.plan import Shape
 from mobilenets.errors import CheckpointError, InputError
 from mobilenets.text import printable, table
 
-SETTINGS = ("t", "exp", "c", "n", "SE", "NL", "s")
-"""The papers' columns: expansion, expansion size, output channels, repeats, squeeze-excite, non-linearity, stride."""
+SETTINGS = ("t", "exp", "c", "n", "SE", "NL", "s", "anchors")
+"""The papers' columns: expansion, expansion size, output channels, repeats, squeeze-excite, non-linearity, stride; for
+detectors the boxes that are expected at every place of a map."""
 
 NON_LINEARITIES = {"relu": "RE", "relu6": "RE6", "hard_swish": "HS"}  # as V3's tables abbreviate them
 
@@ -71,15 +72,31 @@ class ShowResult:
     @property
     def rows(self) -> tuple[ShowRow, ...]:
         """The table's lines."""
-        return tuple(self._row(index, row) for index, row in enumerate(self.plan.arch.rows))
+        table, detector = self.plan.arch.rows, self.plan.arch.detector
+        rows = [
+            self._row(index, _operator(row), _settings(row, self.plan, self.plan.strides[index]))
+            for index, row in enumerate(table)
+        ]
+        if detector is not None:
+            for extra in detector.extras:
+                settings = {"c": f"{extra.c}", "s": f"{extra.s}"}
+                rows.append(self._row(len(rows), f"extra {extra.kernel}x{extra.kernel}", settings))
+            for number, anchors in enumerate(detector.anchors.counts, 1):
+                rows.append(self._row(len(rows), f"{detector.heads} head {number}", {"anchors": f"{anchors}"}))
+        return tuple(rows)
 
-    def _row(self, index: int, row: Row) -> ShowRow:
+    def _row(self, index: int, operator: str, settings: Mapping[str, str]) -> ShowRow:
+        """Return a line; a head's output is all that is said of its map, boxes and scores."""
         ops = [op for op in self.plan.ops if op.row == index]
+        last = ops[-1].out
+        if self.plan.arch.detector is not None:
+            said = [op.out for op in ops if op.name in self.plan.outputs]
+            last = (sum(channels for channels, _, _ in said), *last[1:]) if said else last
         return ShowRow(
-            operator=_operator(row),
-            settings=_settings(row, self.plan, self.plan.strides[index]),
+            operator=operator,
+            settings=settings,
             in_shape=ops[0].source_shape,
-            out_shape=ops[-1].out,
+            out_shape=last,
             parameters=sum(parameters(op) for op in ops),
             multiply_adds=sum(multiply_adds(op) for op in ops),
             activation_bytes=sum(activation_bytes(op, self.precision) for op in ops),
@@ -89,7 +106,8 @@ class ShowResult:
         layout = self.plan
         name = layout.arch.name if self.model == layout.arch.name else f"{self.model}: {layout.arch.name}"
         size = _picture((layout.in_channels, *layout.resolution))
-        setting = f"width {layout.width:g}, input {size}, {layout.classes:,} classes, {self.precision} activations"
+        classes = f"{layout.classes:,} classes{'' if layout.arch.detector is None else ' and the background'}"
+        setting = f"width {layout.width:g}, input {size}, {classes}, {self.precision} activations"
         parts = [f"{printable(name)}, {printable(layout.arch.paper)}\n{setting}", self._table(), self._totals()]
         if self.notes:
             parts.append("\n".join(f"note: {printable(note)}" for note in self.notes))
@@ -143,6 +161,8 @@ class ShowResult:
             "flops": 2 * total.multiply_adds,
             "peak_activation_bytes": total.peak_activation_bytes,
             "peak_op": total.peak_op,
+            "task": "classification" if self.plan.arch.detector is None else "detection",
+            "outputs": list(self.plan.outputs),
             "rows": [row.to_json() for row in self.rows],
             "ops": [_op_to_json(op, self.precision) for op in self.plan.ops],
             "notes": list(self.notes),
@@ -170,7 +190,7 @@ def show(
             (`mobilenet_v2.tv2_in1k`), a checkpoint or an exported file.
         width: the multiplier of the table's channel counts; the table itself is 1.0.
         resolution: of the picture, in pixels: a side (224) or height x width (192x256).
-        classes: outputs of the classifier.
+        classes: outputs of the classifier; of a detector without the background.
         in_channels: 1 for grey, 3 for colour, or any number.
         precision: of the activations, for their bytes.
 
@@ -220,6 +240,11 @@ def _differences(layout: Plan) -> list[str]:
     """Say where the network differs from its paper's table, other than in width."""
     arch = layout.arch
     notes = []
+    if arch.detector is not None:
+        maps = (*arch.detector.taps, *(f"extra {number}" for number, _ in enumerate(arch.detector.extras, 1)))
+        places = (layout.op(name).out[1:] for name in layout.outputs[::2])
+        anchors = sum(h * w * n for (h, w), n in zip(places, arch.detector.anchors.counts, strict=True))
+        notes.append(f"the heads look at {', '.join(maps)}: {anchors:,} anchors in all")
     if layout.classes != arch.classes:
         notes.append(f"classes: {layout.classes:,}, where the table has {arch.classes:,}")
     if layout.in_channels != arch.in_channels:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilenets.arch import ARCHITECTURES, Arch, Op, Plan, Precision, arch_named, cost, plan
+from mobilenets.arch import CLASSIFIERS, Arch, Op, Plan, Precision, arch_named, cost, plan
 from mobilenets.arch.cost import activation_bytes, live_bytes, multiply_adds, parameters
 from mobilenets.arch.mobilenet import Conv, InvertedResidual, Separable
 
-ARCHS = st.sampled_from(sorted(ARCHITECTURES)).map(ARCHITECTURES.__getitem__)
+ARCHS = st.sampled_from(sorted(CLASSIFIERS)).map(CLASSIFIERS.__getitem__)
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 SHORTCUTS = st.sampled_from(["", ":shortcut=expansion", ":shortcut=none", ":projection_shortcut=true"])
 
@@ -75,7 +75,7 @@ def test_cost_goes_with_the_square_of_the_width(name: str, least: float, most: f
 
     The cost is a staircase, so the widths just beside its steps hold its extremes.
     """
-    arch = ARCHITECTURES[name]
+    arch = CLASSIFIERS[name]
     whole = spatial(plan(arch))
     channels = {row.c for row in arch.rows if isinstance(row, (Conv, Separable, InvertedResidual))}
     steps = {step / c for c in channels for k in range(1, c // 4 + 2) for step in (8 * k - 4, 8 * k / 0.9)}
@@ -86,7 +86,7 @@ def test_cost_goes_with_the_square_of_the_width(name: str, least: float, most: f
 
 @given(st.sampled_from(["mobilenet_v1", "mobilenet_v2"]), st.floats(0.1, 2), st.floats(0.1, 2))
 def test_wider_never_costs_less(name: str, one: float, other: float) -> None:
-    thin, wide = (cost(plan(ARCHITECTURES[name], width=width)) for width in sorted((one, other)))
+    thin, wide = (cost(plan(CLASSIFIERS[name], width=width)) for width in sorted((one, other)))
     assert thin.parameters <= wide.parameters
     assert thin.multiply_adds <= wide.multiply_adds
     assert thin.peak_activation_bytes <= wide.peak_activation_bytes
@@ -105,7 +105,7 @@ def test_alive_is_what_was_made_and_will_be_read(name: str, option: str, size: t
 
 def test_peak_of_v2_by_hand() -> None:
     """Block 2's expanded map, 96 x 112 x 112, and its depthwise output, 96 x 56 x 56, of 4 bytes each."""
-    total = cost(plan(ARCHITECTURES["mobilenet_v2"]))
+    total = cost(plan(CLASSIFIERS["mobilenet_v2"]))
     assert total.peak_activation_bytes == 4 * 96 * (112 * 112 + 56 * 56)
     assert total.peak_op == "block_2_depthwise"
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilenets.arch import ARCHITECTURES, Arch, Plan, arch_named, plan
+from mobilenets.arch import CLASSIFIERS, Arch, Plan, arch_named, plan
 from mobilenets.arch.mobilenet import Classifier, Conv, Dense, InvertedResidual, Pool
 from mobilenets.arch.plan import padding, round_channels
 from mobilenets.errors import InputError
 
-ARCHS = st.sampled_from(sorted(ARCHITECTURES)).map(ARCHITECTURES.__getitem__)
+ARCHS = st.sampled_from(sorted(CLASSIFIERS)).map(CLASSIFIERS.__getitem__)
 WIDTHS = st.floats(0.1, 2.0)
 SIDES = st.integers(1, 300)
 SIZES = st.tuples(SIDES, SIDES)
@@ -160,15 +160,15 @@ V3_SMALL_INPUTS = "224x3 112x16 56x16 28x24 28x24 14x40 14x40 14x40 14x48 14x48 
     ],
 )
 def test_inputs_are_those_of_the_paper(name: str, printed: str) -> None:
-    layout = plan(ARCHITECTURES[name])
+    layout = plan(CLASSIFIERS[name])
     assert [f"{side}x{channels}" for channels, side, _ in rows_in(layout)] == printed.split()
     assert layout.notes == ()
 
 
-@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"mobilenet_v2_mnist"}))
+@pytest.mark.parametrize("name", sorted(set(CLASSIFIERS) - {"mobilenet_v2_mnist"}))
 def test_table_is_laid_out_as_printed(name: str) -> None:
     """At width 1.0 and the table's resolution every row has its own channels and stride."""
-    arch = ARCHITECTURES[name]
+    arch = CLASSIFIERS[name]
     layout = plan(arch)
     assert layout.strides == tuple(getattr(row, "s", 1) for row in arch.rows)
     if arch.base_width == 1:
@@ -182,17 +182,17 @@ def test_table_is_laid_out_as_printed(name: str) -> None:
 
 def test_last_convolution_only_grows() -> None:
     """V2, section 4: below 1.0 the last convolution keeps its 1280 channels."""
-    heads = [plan(ARCHITECTURES["mobilenet_v2"], width=width).op("head").out[0] for width in (0.35, 1.0, 1.4)]
+    heads = [plan(CLASSIFIERS["mobilenet_v2"], width=width).op("head").out[0] for width in (0.35, 1.0, 1.4)]
     assert heads == [1280, 1280, 1792]
 
 
 def test_v3_expansion_follows_the_ratio() -> None:
     """At 0.75 the published weights' fourth block expands 24 channels to 72 (3 x 24), not to 56 (0.75 x 72)."""
-    assert plan(ARCHITECTURES["mobilenet_v3_large"], width=0.75).op("block_4_depthwise").out[0] == 72
+    assert plan(CLASSIFIERS["mobilenet_v3_large"], width=0.75).op("block_4_depthwise").out[0] == 72
 
 
 def test_mnist_form() -> None:
-    layout = plan(ARCHITECTURES["mobilenet_v2_mnist"])
+    layout = plan(CLASSIFIERS["mobilenet_v2_mnist"])
     assert layout.input_shape == (1, 28, 28)
     assert layout.op("head").out[0] == 64
     assert layout.op("block_10_project").out[0] == 64, "(6, 64, 4, 2) is the last stage"
@@ -200,7 +200,7 @@ def test_mnist_form() -> None:
 
 
 def test_repeated_heads_have_names_of_their_own() -> None:
-    v2 = ARCHITECTURES["mobilenet_v2"]
+    v2 = CLASSIFIERS["mobilenet_v2"]
     head, pool, last = v2.rows[-3:]
     dense = Dense(32, "relu")
     ops = plan(replace(v2, rows=(*v2.rows[:-3], head, head, head, pool, dense, dense, last))).ops
@@ -217,13 +217,13 @@ def last_map(layout: Plan) -> tuple[int, int]:
 
 
 def test_32_pixels_are_the_cifar_form() -> None:
-    automatic = plan(ARCHITECTURES["mobilenet_v2"], resolution=32, classes=10)
-    assert automatic.ops == plan(ARCHITECTURES["mobilenet_v2_cifar"]).ops
+    automatic = plan(CLASSIFIERS["mobilenet_v2"], resolution=32, classes=10)
+    assert automatic.ops == plan(CLASSIFIERS["mobilenet_v2_cifar"]).ops
     assert "small-image strides: stride 1 in rows 1 and 3 of the table" in automatic.notes[0]
 
 
 def test_64_pixels_keep_all_strides_but_the_stems() -> None:
-    layout = plan(ARCHITECTURES["mobilenet_v2"], resolution=64)
+    layout = plan(CLASSIFIERS["mobilenet_v2"], resolution=64)
     assert layout.strides == (1, 1, 2, 2, 2, 1, 2, 1, 1, 1, 1)
     assert "stride 1 in row 1 of the table" in layout.notes[0]
 
@@ -313,12 +313,12 @@ def test_projection_shortcut() -> None:
 
 
 def test_table_is_varied_not_changed() -> None:
-    arch = ARCHITECTURES["mobilenet_v2"]
+    arch = CLASSIFIERS["mobilenet_v2"]
     thinner = replace(arch, rows=tuple(r for r in arch.rows if not isinstance(r, InvertedResidual) or r.c != 96))
     assert len(plan(thinner).ops) < len(plan(arch).ops)
-    assert isinstance(ARCHITECTURES["mobilenet_v2"].rows[0], Conv)
+    assert isinstance(CLASSIFIERS["mobilenet_v2"].rows[0], Conv)
     with pytest.raises(TypeError):
-        ARCHITECTURES["mine"] = arch  # type: ignore[index]
+        CLASSIFIERS["mine"] = arch  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -337,4 +337,4 @@ def test_table_is_varied_not_changed() -> None:
 )
 def test_refused(values: dict[str, float], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        plan(ARCHITECTURES["mobilenet_v2"], **values)  # type: ignore[arg-type]
+        plan(CLASSIFIERS["mobilenet_v2"], **values)  # type: ignore[arg-type]

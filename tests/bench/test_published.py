@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mobilenets.arch import ARCHITECTURES
+from mobilenets.arch import CLASSIFIERS
 from mobilenets.bench.configuration import PRECISIONS
 from mobilenets.bench.published import SERIES, published
 
@@ -24,7 +24,7 @@ def test_other_sizes_have_their_own_figures_or_none() -> None:
 def test_series_are_of_our_networks_and_plausible() -> None:
     assert len({(each.arch, each.precision, each.device, each.source) for each in SERIES}) == len(SERIES)
     for each in SERIES:
-        assert each.arch in ARCHITECTURES
+        assert each.arch in CLASSIFIERS
         assert each.precision in PRECISIONS
         assert each.source
         assert all(0.1 < ms < 10_000 for ms in each.ms.values())

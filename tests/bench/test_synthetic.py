@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mobilenets.arch import ARCHITECTURES, arch_named, plan
+from mobilenets.arch import CLASSIFIERS, arch_named, plan
 from mobilenets.bench.synthetic import quick_int8, random_checkpoint
 from mobilenets.checkpoint import tensor_specs
 from mobilenets.engine import reference
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_random_weights_let_the_signal_through(name: str) -> None:
     """No value is denormal or infinite, which would change how long a network takes."""
     layout = plan(arch_named(name), width=0.25, resolution=32, classes=10)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mobilenets.arch import ARCHITECTURES
+from mobilenets.arch import CLASSIFIERS
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.compress.arithmetic import FloatArithmetic, Int8Arithmetic, run
 from mobilenets.engine import reference
@@ -20,7 +20,7 @@ def batch(checkpoint: Checkpoint, *sides: int) -> np.ndarray:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 def test_int8_is_the_reference_to_the_bit(name: str, granularity: str, random_int8_network: RandomNetwork) -> None:
     checkpoint = random_int8_network(name, granularity=granularity)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilenets.arch import ARCHITECTURES, Op, arch_from_json, arch_named, arch_to_json, plan
+from mobilenets.arch import CLASSIFIERS, Op, arch_from_json, arch_named, arch_to_json, plan
 from mobilenets.arch.mobilenet import Bneck, Classifier, Conv, InvertedResidual, Pool
 from mobilenets.checkpoint import Card, Checkpoint, tensor_shapes
 from mobilenets.compress.bounds import Bounds, bounds
@@ -144,7 +144,7 @@ def test_an_int8_network_has_no_bounds_here() -> None:
 # -- Groups --
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, *VARIANTS])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *VARIANTS])
 def test_every_output_but_the_last_is_in_one_group(name: str) -> None:
     layout = plan(arch_named(name), width=0.25)
     found = groups(layout)
@@ -401,8 +401,8 @@ def test_removals_are_what_removable_says() -> None:
 
 def test_a_table_of_one_block_survives() -> None:
     rows = (Conv(c=8), InvertedResidual(2, 8, 1, 1, inner=13), Pool(), Classifier())
-    arch = replace(ARCHITECTURES["mobilenet_v2"], name="one", rows=rows, divisor=1)
+    arch = replace(CLASSIFIERS["mobilenet_v2"], name="one", rows=rows, divisor=1)
     layout = plan(arch, resolution=SIDE)
     assert layout.op("block_1_expand").out[0] == 13
     assert plan(arch_from_json(arch_to_json(arch)), resolution=SIDE).ops == layout.ops
-    assert "inner" not in str(arch_to_json(ARCHITECTURES["mobilenet_v2"]))
+    assert "inner" not in str(arch_to_json(CLASSIFIERS["mobilenet_v2"]))

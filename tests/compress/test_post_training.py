@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mobilenets.arch import ARCHITECTURES
+from mobilenets.arch import CLASSIFIERS
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.compress.arithmetic import Int8Arithmetic
 from mobilenets.compress.post_training import Asked, Trial, divergence, logits, quantize_after_training
@@ -18,7 +18,7 @@ from mobilenets.image.preprocess import normalize
 RandomNetwork = Callable[..., Checkpoint]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_architecture(name: str, random_network: RandomNetwork) -> None:
     checkpoint = random_network(name)
     seen = pictures(checkpoint.card.preprocess, 8)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from mobilenets.arch import ARCHITECTURES
+from mobilenets.arch import CLASSIFIERS
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
 from mobilenets.errors import InputError, MissingExtraError
@@ -52,7 +52,7 @@ def predictor(runtime: str, random_network: Networks) -> Iterator[Predictor]:
         yield loaded
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_logits_are_those_of_the_plain_network(runtime: str, name: str, random_network: Networks) -> None:
     batch = random_batch(3)
     with torch.no_grad():

@@ -17,7 +17,7 @@ pytest.importorskip("ai_edge_litert")
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from mobilenets.arch import ARCHITECTURES, Op
+from mobilenets.arch import CLASSIFIERS, Op
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
 from mobilenets.engine.quantized import quantizations, quantize
@@ -103,10 +103,10 @@ def test_int8_at_an_odd_size(random_int8_network: RandomNetwork, padding: str, g
     assert np.ptp(found) > 50
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_one_operation_for_one_of_the_plan(random_network: RandomNetwork, name: str) -> None:
     """No transposes, no BatchNorms, nothing else that a converter leaves behind."""
-    channels = ARCHITECTURES[name].in_channels
+    channels = CLASSIFIERS[name].in_channels
     checkpoint = random_network(name, channels=channels)
     ops = checkpoint.card.plan.ops
 

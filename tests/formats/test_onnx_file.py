@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from mobilenets.arch import ARCHITECTURES
+from mobilenets.arch import CLASSIFIERS
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.engine import reference
 from mobilenets.engine.quantized import Quantization, dequantize, quantizations
@@ -68,7 +68,7 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_logits_are_those_of_the_torch_network(random_network: Networks, name: str) -> None:
     checkpoint = random_network(name)
     pictures = batch()

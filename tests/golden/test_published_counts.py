@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 import pytest
 
-from mobilenets.arch import ARCHITECTURES, Arch, Op, Plan, plan
+from mobilenets.arch import CLASSIFIERS, Arch, Op, Plan, plan
 from mobilenets.arch.cost import cost, multiply_adds
 from mobilenets.arch.mobilenet import Bneck, Conv, Dense, InvertedResidual, Row, Separable
 
@@ -59,10 +59,10 @@ PUBLISHED = read()
 def with_rows(base: str, change: Callable[[Row], Row | list[Row]]) -> Arch:
     """Vary a table row by row; a list stands for several rows."""
     rows: list[Row] = []
-    for row in ARCHITECTURES[base].rows:
+    for row in CLASSIFIERS[base].rows:
         changed = change(row)
         rows.extend(changed if isinstance(changed, list) else [changed])
-    return replace(ARCHITECTURES[base], rows=tuple(rows))
+    return replace(CLASSIFIERS[base], rows=tuple(rows))
 
 
 def deeper_v2(depth: float) -> Arch:
@@ -81,11 +81,11 @@ def full_convolutions(row: Row) -> Row | list[Row]:
     return [Conv(row.c, row.s if n == 0 else 1) for n in range(row.n)] if isinstance(row, Separable) else row
 
 
-V1, V2 = ARCHITECTURES["mobilenet_v1"], ARCHITECTURES["mobilenet_v2"]
+V1, V2 = CLASSIFIERS["mobilenet_v1"], CLASSIFIERS["mobilenet_v2"]
 V3_SMALL_1280 = with_rows("mobilenet_v3_small", lambda row: replace(row, c=1280) if isinstance(row, Dense) else row)
 V2_HEAD_SCALED = with_rows("mobilenet_v2", lambda row: replace(row, widening="scale") if isinstance(row, Conv) else row)
 TABLES: Mapping[str, Arch] = {
-    **ARCHITECTURES,
+    **CLASSIFIERS,
     "MobileNetV1": V1,
     "MobileNetV1 (120 classes)": replace(V1, classes=120),  # Stanford Dogs
     "Conv MobileNet (full convs)": with_rows("mobilenet_v1", full_convolutions),
@@ -116,9 +116,9 @@ def table(row: Published) -> Arch:
             return TABLES[name]
     lite = re.fullmatch(r"efficientnet-lite(\d)", row.model.lower())
     if lite:
-        return ARCHITECTURES[f"efficientnet_lite{lite[1]}"]
+        return CLASSIFIERS[f"efficientnet_lite{lite[1]}"]
     (ours,) = {ours for pattern, ours in NAMES if re.fullmatch(pattern, row.model)}
-    return ARCHITECTURES[ours]
+    return CLASSIFIERS[ours]
 
 
 @cache
@@ -368,10 +368,10 @@ def test_grids_are_whole() -> None:
     ],
 )
 def test_parameters_to_the_last_one(name: str, width: float, parameters: int) -> None:
-    assert cost(plan(ARCHITECTURES[name], width=width)).parameters == parameters
+    assert cost(plan(CLASSIFIERS[name], width=width)).parameters == parameters
 
 
 def test_v3_small_ends_in_1024_channels() -> None:
     """The paper's table prints 1280 (2.9 M parameters); every published weight has 1024 (2.54 M)."""
-    assert [row.c for row in ARCHITECTURES["mobilenet_v3_small"].rows if isinstance(row, Dense)] == [1024]
+    assert [row.c for row in CLASSIFIERS["mobilenet_v3_small"].rows if isinstance(row, Dense)] == [1024]
     assert as_printed(cost(plan(V3_SMALL_1280)).parameters / 1e6, "2.9", "half up") == {"2.9"}

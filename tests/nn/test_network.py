@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mobilenets.arch import ARCHITECTURES, Arch, Op, Plan, cost, plan
+from mobilenets.arch import CLASSIFIERS, Arch, Op, Plan, cost, plan
 from mobilenets.arch.mobilenet import Activation, InvertedResidual
 from mobilenets.checkpoint import Card, Checkpoint, tensor_shapes
 from mobilenets.errors import CheckpointError
@@ -28,7 +28,7 @@ from mobilenets.nn.network import (
     to_tensors,
 )
 
-V2 = ARCHITECTURES["mobilenet_v2"]
+V2 = CLASSIFIERS["mobilenet_v2"]
 ABLATIONS = {
     "shortcut between expansions": replace(V2, shortcut="expansion"),
     "no shortcut": replace(V2, shortcut="none"),
@@ -36,10 +36,10 @@ ABLATIONS = {
     "expansion 3": replace(V2, expansion=3.0),
     "projection shortcut": replace(V2, projection_shortcut=True),
     "expands always": replace(V2, expands_always=True),
-    "gate before activation": replace(ARCHITECTURES["mobilenet_v3_small"], se=replace(V2.se, before_activation=True)),
+    "gate before activation": replace(CLASSIFIERS["mobilenet_v3_small"], se=replace(V2.se, before_activation=True)),
     "same padding": replace(V2, padding="same"),
 }
-ALL = {**ARCHITECTURES, **ABLATIONS}
+ALL = {**CLASSIFIERS, **ABLATIONS}
 
 
 def light(arch: Arch, *, resolution: int | tuple[int, int], in_channels: int | None = None) -> Plan:
@@ -167,7 +167,7 @@ def test_shortcuts_are_where_the_table_says() -> None:
 
 
 def test_features_then_classify_is_forward() -> None:
-    network = build(light(ARCHITECTURES["mobilenet_v3_small"], resolution=65)).eval()
+    network = build(light(CLASSIFIERS["mobilenet_v3_small"], resolution=65)).eval()
     x = torch.randn(2, 3, 65, 65)
     with torch.no_grad():
         features = network.features(x)
@@ -187,7 +187,7 @@ def test_the_input_is_left_alone_and_a_run_keeps_nothing() -> None:
 
 
 def test_no_in_place_operation_spoils_a_gradient() -> None:
-    for arch in (*ABLATIONS.values(), ARCHITECTURES["mnasnet_a1"]):
+    for arch in (*ABLATIONS.values(), CLASSIFIERS["mnasnet_a1"]):
         network = build(light(arch, resolution=65)).double()
         x = torch.randn(2, 3, 65, 65, dtype=torch.float64, requires_grad=True)
         network(x).sum().backward()
@@ -196,7 +196,7 @@ def test_no_in_place_operation_spoils_a_gradient() -> None:
 
 def test_a_gradient_is_the_slope() -> None:
     torch.manual_seed(0)
-    arch = replace(ARCHITECTURES["mobilenet_v3_small"], se=replace(V2.se, before_activation=True))
+    arch = replace(CLASSIFIERS["mobilenet_v3_small"], se=replace(V2.se, before_activation=True))
     network = build(light(arch, resolution=65)).double().eval()
     x = torch.randn(1, 3, 65, 65, dtype=torch.float64, requires_grad=True)
     direction = torch.randn_like(x)
@@ -275,7 +275,7 @@ def test_adopting_weights_replaces_only_the_classifier() -> None:
 
 def test_weights_of_another_network_are_not_adopted() -> None:
     source = checkpoint_of(build(light(V2, resolution=65)))
-    for target in (plan(V2, width=0.35, classes=3), plan(ARCHITECTURES["mobilenet_v1"], classes=3)):
+    for target in (plan(V2, width=0.35, classes=3), plan(CLASSIFIERS["mobilenet_v1"], classes=3)):
         with pytest.raises(CheckpointError, match=r"another network \(mobilenet_v2, width 0\.1\): .* needs \("):
             adopt(build(target), source)
 

@@ -52,8 +52,8 @@ def activation_bytes(op: Op, precision: Precision = "float32") -> int:
 def live_bytes(plan: Plan, precision: Precision = "float32") -> tuple[int, ...]:
     """Return for each operation the bytes alive while it runs, executed layer by layer.
 
-    Alive are its output, its inputs, and whatever a later operation still reads (a shortcut's source). Every operation
-    writes a buffer of its own: nothing is done in place. The picture counts.
+    Alive are its output, its inputs, and whatever a later operation still reads (a shortcut's source) or the network
+    returns. Every operation writes a buffer of its own: nothing is done in place. The picture counts.
     """
     size = {"input": prod(plan.input_shape) * BYTES[precision]}
     last_use = {"input": 0}
@@ -62,6 +62,7 @@ def live_bytes(plan: Plan, precision: Precision = "float32") -> tuple[int, ...]:
         last_use[op.name] = index
         for source in op.sources:
             last_use[source] = index
+    last_use.update(dict.fromkeys(plan.outputs, len(plan.ops)))
     alive = {"input"}
     bytes_alive: list[int] = []
     for index, op in enumerate(plan.ops):

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
+from mobilenets.arch.detector import Detector
+
 Activation = Literal["relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid"]
 Widening = Literal["scale", "grow", "fixed"]
 """How a channel count follows the width multiplier: always; only when it grows (never below the table); never."""
@@ -142,6 +144,7 @@ class Arch:
     expansion: float | None = None  # replaces every t except t = 1
     expands_always: bool = False  # a 1x1 in front of the depthwise convolution where t = 1, too (CIFAR form)
     small_image_strides: bool = True  # False: the table's strides at any size, as some files of weights have them
+    detector: Detector | None = None  # heads behind the rows, which then have no pooling and no classifier
 
 
 MOBILENET_V1 = Arch(
@@ -358,4 +361,4 @@ _ALL = (
     _efficientnet_lite(4, width=1.4, depth=1.8, resolution=300, dropout=0.3),
 )
 
-ARCHITECTURES: Mapping[str, Arch] = MappingProxyType({arch.name: arch for arch in _ALL})
+CLASSIFIERS: Mapping[str, Arch] = MappingProxyType({arch.name: arch for arch in _ALL})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import types
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from mobilenets.arch.detector import Anchors, Detector, Extra
 from mobilenets.arch.mobilenet import (
-    ARCHITECTURES,
+    CLASSIFIERS,
     Arch,
     Bneck,
     Classifier,
@@ -20,7 +22,11 @@ from mobilenets.arch.mobilenet import (
     Separable,
     SqueezeExcite,
 )
+from mobilenets.arch.ssdlite import DETECTORS
 from mobilenets.errors import InputError
+
+ARCHITECTURES: Mapping[str, Arch] = types.MappingProxyType({**CLASSIFIERS, **DETECTORS})
+"""Every table there is, by name."""
 
 OPTIONS = (
     "activation",
@@ -41,6 +47,8 @@ _IF_GIVEN = ("inner", "squeezed")
 
 _MOST_BLOCKS = 1000
 _LARGEST_KERNEL = 31
+_MOST_MAPS = 32
+_MOST_ANCHORS = 100
 
 _ROWS: dict[str, type[Row]] = {
     row.__name__: row for row in (Conv, Separable, InvertedResidual, Bneck, Pool, Dense, Classifier)
@@ -104,6 +112,8 @@ def arch_to_json(arch: Arch) -> dict[str, Any]:
             value = [{"row": type(row).__name__} | _fields_of(row) for row in value]
         elif field.name == "se":
             value = _fields_of(value)
+        elif field.name == "detector":
+            value = None if value is None else asdict(value)
         data[field.name] = value
     return data
 
@@ -122,6 +132,8 @@ def arch_from_json(data: object) -> Arch:
         raise InputError("an architecture needs between 1 and 1000 rows")
     values["rows"] = tuple(_row_from_json(row, index) for index, row in enumerate(rows))
     values["se"] = _build(SqueezeExcite, values.get("se", {}), "se")
+    if values.get("detector") is not None:
+        values["detector"] = _detector_from_json(values["detector"])
     arch = _build(Arch, values, "architecture")
     assert isinstance(arch, Arch)
     _check_table(arch)
@@ -135,6 +147,9 @@ def _check_table(arch: Arch) -> None:
         raise InputError("an architecture's first row must be a convolution of its own width")
     if sum(getattr(row, "n", 1) for row in arch.rows) > _MOST_BLOCKS:
         raise InputError(f"an architecture must have at most {_MOST_BLOCKS:,} blocks")
+    detector = arch.detector
+    if detector is not None and any(isinstance(row, Pool) for row in others):
+        raise InputError("a detector's table ends before the pooling")
     pooled = False
     for index, row in enumerate(others, 1):
         if isinstance(row, Dense | Classifier) != pooled:
@@ -147,6 +162,36 @@ def _check_table(arch: Arch) -> None:
         kernel = getattr(row, "kernel", 1)
         if kernel % 2 == 0 or kernel > _LARGEST_KERNEL:
             raise InputError(f"architecture row {index}: kernel must be odd, from 1 to {_LARGEST_KERNEL}, not {kernel}")
+
+
+def _detector_from_json(data: object) -> Detector:
+    """Return the heads that :func:`arch_to_json` wrote; what is wrong with them raises InputError."""
+    if not isinstance(data, dict):
+        raise InputError("a detector must be a JSON object")
+    values = {name: _tuples(value) for name, value in data.items()}
+    extras, anchors = data.get("extras"), data.get("anchors")
+    if not isinstance(extras, list) or not isinstance(anchors, dict):
+        raise InputError("a detector needs a list of extra stages, and anchors")
+    values["extras"] = tuple(_build(Extra, extra, "extra stage") for extra in extras)
+    values["anchors"] = _build(Anchors, {name: _tuples(value) for name, value in anchors.items()}, "anchors")
+    detector = _build(Detector, values, "detector")
+    assert isinstance(detector, Detector)
+    maps = len(detector.taps) + len(detector.extras)
+    if not detector.taps or len(detector.anchors.levels) != maps or maps > _MOST_MAPS:
+        raise InputError(
+            f"a detector needs anchors for each of its maps, at most {_MOST_MAPS}: these are for "
+            f"{len(detector.anchors.levels)}, and it has {maps}"
+        )
+    if not all(1 <= count <= _MOST_ANCHORS for count in detector.anchors.counts):
+        raise InputError(f"a detector needs from 1 to {_MOST_ANCHORS} anchors for each of its maps")
+    if min(min(anchor) for level in detector.anchors.levels for anchor in level) <= 0 or min(detector.coder) <= 0:
+        raise InputError("scales and ratios of a detector's anchors, and its coder's factors, must be above 0")
+    return detector
+
+
+def _tuples(value: object) -> object:
+    """Return JSON's lists as tuples, whatever they hold."""
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def _row_from_json(row: object, index: int) -> Row:
@@ -173,7 +218,7 @@ def _build(kind: Any, values: object, where: str) -> Any:
             f"{where}: unknown field {unknown[0]!r}; the file may be from a newer version: upgrade mobilenets"
         )
     for field, value in values.items():
-        if field not in ("rows", "se") or kind is not Arch:
+        if field not in ("rows", "se", "detector") or kind is not Arch:
             _checked(value, hints[field], f"{where}: {field}")
     try:
         return kind(**values)
@@ -191,7 +236,13 @@ def _checked(value: object, hint: Any, where: str) -> object:
             except InputError:
                 continue
         raise InputError(f"{where} cannot be {value!r}")
-    if origin is Literal:
+    if origin is tuple:
+        hints = get_args(hint)
+        if not isinstance(value, tuple) or (hints[-1] is not Ellipsis and len(value) != len(hints)):
+            raise InputError(f"{where} cannot be {value!r}")
+        for index, each in enumerate(value):
+            _checked(each, hints[0] if hints[-1] is Ellipsis else hints[index], where)
+    elif origin is Literal:
         if value not in get_args(hint):
             raise InputError(f"{where} cannot be {value!r}: it is one of {', '.join(map(str, get_args(hint)))}")
     elif hint is type(None):

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from mobilenets.arch.heads import add_heads
 from mobilenets.arch.mobilenet import (
     Activation,
     Arch,
@@ -73,7 +74,7 @@ class Op:
     batch_norm: bool = False
     activation: Activation | None = None
     dropout: float = 0.0  # applied to the input, in training only
-    row: int = 0  # index into arch.rows
+    row: int = 0  # index into arch.rows; behind them come a detector's extra stages and its maps
     block: str = ""  # ops of one residual block share this name
 
     @property
@@ -94,6 +95,7 @@ class Plan:
     ops: tuple[Op, ...]
     notes: tuple[str, ...] = ()
     strides: tuple[int, ...] = ()  # the stride used for each row of the table (1 where a row has none)
+    outputs: tuple[str, ...] = ()  # the operations whose values the network returns, see :func:`plan`
 
     @property
     def input_shape(self) -> Shape:
@@ -118,7 +120,11 @@ def plan(
 ) -> Plan:
     """Lay out `arch` at a width multiplier, a resolution in pixels (side or (height, width)) and a number of classes.
 
-    What is None is as the table says.
+    What is None is as the table says. A detector's classes do not count the background.
+
+    `Plan.outputs` is the last operation of a classifier. A detector's are for every map, from the largest to the
+    smallest, its box differences and its scores: convolutions whose channels run over the anchors of a place, and for
+    each over x, y, w and h, or over the background and the classes.
 
     >>> from mobilenets.arch import arch_named
     >>> plan(arch_named("mobilenet_v2")).op("block_2_expand").out
@@ -142,10 +148,11 @@ def plan(
     if not 0.01 <= width <= 16:
         raise InputError(f"width must be from 0.01 to 16, not {width}: it multiplies every channel count")
     strides, notes = small_picture_strides(arch, height, wide)
-    layout = _Layout(arch, width * arch.base_width, (in_channels, height, wide), classes)
+    layout = Layout(arch, width * arch.base_width, (in_channels, height, wide), classes)
     for index, (row, stride) in enumerate(zip(arch.rows, strides, strict=True)):
         layout.add_row(index, row, stride)
-    return Plan(arch, width, (height, wide), classes, in_channels, tuple(layout.ops), notes, strides)
+    outputs = add_heads(layout, arch.detector) if arch.detector is not None else (layout.last,)
+    return Plan(arch, width, (height, wide), classes, in_channels, tuple(layout.ops), notes, strides, outputs)
 
 
 def small_picture_strides(arch: Arch, height: int, width: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -172,7 +179,7 @@ def small_picture_strides(arch: Arch, height: int, width: int) -> tuple[tuple[in
 
 
 @dataclass
-class _Layout:
+class Layout:
     """The list under construction, and what the next row reads."""
 
     arch: Arch
@@ -185,7 +192,13 @@ class _Layout:
     blocks: int = 0
     thick: tuple[str, Shape] | None = None  # the previous block's expanded map, for shortcuts between expansions
 
+    def look_at(self, name: str) -> None:
+        """Let the next operation read another one's output; KeyError if there is none of that name."""
+        shapes = {op.name: op.out for op in self.ops}
+        self.last, self.shape = name, shapes[name]
+
     def scaled(self, channels: int, widening: Widening) -> int:
+        """Return a channel count at this width, rounded."""
         if widening == "fixed":
             return channels
         factor = max(1.0, self.width) if widening == "grow" else self.width
@@ -247,7 +260,7 @@ class _Layout:
     def _plain(self, index: int, row: Conv, stride: int) -> None:
         c = self._ratio(row.c) if row.expands else self.scaled(row.c, row.widening)
         name = "stem" if index == 0 else self.unique("head")
-        self._conv(name, c, index, kernel=row.kernel, stride=stride, activation=row.activation or self.arch.activation)
+        self.conv(name, c, index, kernel=row.kernel, stride=stride, activation=row.activation or self.arch.activation)
         self.table_channels = row.c
 
     def _separable(self, index: int, row: Separable, stride: int) -> None:
@@ -255,7 +268,7 @@ class _Layout:
         block = f"block_{self.blocks}"
         act = self.arch.activation
         self._depthwise(block, index, row.kernel, stride, act)
-        self._conv(f"{block}_pointwise", self.scaled(row.c, "scale"), index, activation=act, block=block)
+        self.conv(f"{block}_pointwise", self.scaled(row.c, "scale"), index, activation=act, block=block)
         self.table_channels = row.c
 
     def _bottleneck(self, index: int, row: InvertedResidual | Bneck, s: int, act: Activation) -> None:
@@ -265,7 +278,7 @@ class _Layout:
         source, before, inner, out = self.last, self.shape, self._inner(row), self.scaled(row.c, "scale")
         thick = None
         if inner != before[0] or row.inner is not None or self.arch.expands_always:
-            self._conv(f"{block}_expand", inner, index, activation=act, block=block)
+            self.conv(f"{block}_expand", inner, index, activation=act, block=block)
             if self.arch.shortcut == "expansion" and self.thick is not None and self.thick[1] == self.shape:
                 sources = (self.last, self.thick[0])
                 self._append(f"{block}_add", "add", sources, self.shape, row=index, block=block)
@@ -274,7 +287,7 @@ class _Layout:
         self._depthwise(block, index, row.kernel, s, None if late else act)
         if row.se:
             self._squeeze_excite(block, index, before[0], row.squeezed, act if late else None)
-        self._conv(f"{block}_project", out, index, activation=self.arch.bottleneck_activation, block=block)
+        self.conv(f"{block}_project", out, index, activation=self.arch.bottleneck_activation, block=block)
         self.thick = thick
         if s == 1 and self.arch.shortcut == "bottleneck":
             self._shortcut(block, index, source, before)
@@ -286,7 +299,7 @@ class _Layout:
             if not self.arch.projection_shortcut:
                 return
             self.last, self.shape = source, before
-            self._conv(f"{block}_shortcut", shape[0], index, activation=None, block=block)
+            self.conv(f"{block}_shortcut", shape[0], index, activation=None, block=block)
             source = self.last
             self.shape = shape
         self._append(f"{block}_add", "add", (projected, source), shape, row=index, block=block)
@@ -307,9 +320,9 @@ class _Layout:
 
     def _depthwise(self, block: str, index: int, kernel: int, stride: int, act: Activation | None) -> None:
         c = self.shape[0]
-        self._conv(f"{block}_depthwise", c, index, kernel=kernel, stride=stride, groups=c, activation=act, block=block)
+        self.conv(f"{block}_depthwise", c, index, kernel=kernel, stride=stride, groups=c, activation=act, block=block)
 
-    def _conv(
+    def conv(
         self,
         name: str,
         c: int,
@@ -320,7 +333,9 @@ class _Layout:
         stride: int = 1,
         groups: int = 1,
         block: str = "",
+        bias: bool = False,
     ) -> None:
+        """Append a convolution and its BatchNorm, or with `bias` a convolution with a bias and no BatchNorm."""
         _, height, width = self.shape
         top, bottom = padding(height, kernel, stride, self.arch.padding)
         left, right = padding(width, kernel, stride, self.arch.padding)
@@ -333,7 +348,8 @@ class _Layout:
             stride=stride,
             padding=(top, bottom, left, right),
             groups=groups,
-            batch_norm=True,
+            bias=bias,
+            batch_norm=not bias,
             activation=activation,
             row=index,
             block=block,

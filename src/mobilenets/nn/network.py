@@ -95,9 +95,23 @@ class Network(nn.Module):
             tuple(name for name, use in last_use.items() if use == index) for index in range(len(layout.ops))
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures, float32 (N, C, H, W), normalized -> logits, float32 (N, classes)."""
-        return self.run(x, 0, len(self.plan.ops))
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Pictures, float32 (N, C, H, W), normalized -> logits, float32 (N, classes).
+
+        Of a detector: what `plan.outputs` names, float32 (N, C, H, W) each, in that order.
+        """
+        if self.plan.arch.detector is None:
+            return self.run(x, 0, len(self.plan.ops))
+        return self.maps(x)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Pictures, float32 (N, C, H, W), normalized -> the values of the plan's outputs, in their order."""
+        live = {"input": x}
+        for index, op in enumerate(self.plan.ops):
+            live[op.name] = self.compute(op, *(live[source] for source in op.sources))
+            for name in self._done[index]:
+                live.pop(name, None)
+        return tuple(live[name] for name in self.plan.outputs)
 
     def features(self, x: Tensor) -> Tensor:
         """Pictures (N, C, H, W) -> what the classifier reads, (N, channels)."""
@@ -135,7 +149,8 @@ def build(layout: Plan) -> Network:
     """Make the modules of a plan, freshly initialised.
 
     Convolutions as He et al. (arXiv:1502.01852) by fan-out, the classifier normal with deviation 0.01: as torchvision
-    does. Draws from torch's global random generator.
+    does. A detector's extra stages and heads are normal with deviation 0.03, as both its forms have it. Draws from
+    torch's global random generator.
     """
     network = Network(layout)
     for module in network.modules():
@@ -146,6 +161,9 @@ def build(layout: Plan) -> Network:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.01)
             nn.init.zeros_(module.bias)
+    for op in layout.ops:
+        if op.row >= len(layout.arch.rows):
+            nn.init.normal_(network.get_submodule(op.name).weight, 0.0, 0.03)
     return network
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilenets.arch import ARCHITECTURES, Arch, Op, Plan, plan
+from mobilenets.arch import CLASSIFIERS, Arch, Op, Plan, plan
 from mobilenets.arch.mobilenet import Activation
 from mobilenets.errors import ConvertError
 from mobilenets.nn.convert.assemble import assemble
@@ -17,7 +17,7 @@ from mobilenets.nn.convert.identify import identify, op_shape, weighted
 from mobilenets.nn.convert.labels import Classes, classes_of
 from mobilenets.nn.convert.layers import Layer, Norm, Source
 
-V2 = ARCHITECTURES["mobilenet_v2"]
+V2 = CLASSIFIERS["mobilenet_v2"]
 Change = Callable[[Layer, Op], Layer]
 
 
@@ -34,7 +34,7 @@ def source_of(layout: Plan, *, told: bool = False, change: Change | None = None,
 
 
 @pytest.mark.parametrize("width", [1.0, 0.5, 1.4])
-@pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)
+@pytest.mark.parametrize("arch", CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_every_table_is_known_by_its_shapes_at_every_published_width(arch: Arch, width: float) -> None:
     wanted = plan(arch, width=width, classes=7)
     found = identify(source_of(wanted))
@@ -47,13 +47,13 @@ def test_every_table_is_known_by_its_shapes_at_every_published_width(arch: Arch,
 @given(width=st.floats(0.2, 3).map(lambda value: round(value, 2)), name=st.sampled_from(["mobilenet_v2", "mnasnet_a1"]))
 @settings(max_examples=12, deadline=None)
 def test_unpublished_widths_are_derived_from_the_channels(width: float, name: str) -> None:
-    wanted = plan(ARCHITECTURES[name], width=width, classes=7)
-    found = identify(source_of(wanted), architecture=ARCHITECTURES[name])
+    wanted = plan(CLASSIFIERS[name], width=width, classes=7)
+    found = identify(source_of(wanted), architecture=CLASSIFIERS[name])
     assert [op_shape(op) for op in weighted(found)] == [op_shape(op) for op in weighted(wanted)]
 
 
 def test_strides_tell_the_cifar_form_from_v2() -> None:
-    wanted = plan(ARCHITECTURES["mobilenet_v2_cifar"], classes=10)
+    wanted = plan(CLASSIFIERS["mobilenet_v2_cifar"], classes=10)
     assert identify(source_of(wanted, told=True)).arch.name == "mobilenet_v2_cifar"
     # As V2 with the rule for small pictures it would be the same network too.
     assert [op.stride for op in plan(V2, resolution=32).ops] == [op.stride for op in wanted.ops]
@@ -94,10 +94,10 @@ def test_a_stride_in_a_1x1_is_refused() -> None:
     [
         replace(V2, activation="relu"),
         replace(V2, bottleneck_activation="relu6"),
-        replace(ARCHITECTURES["mobilenet_v3_small"], se=replace(V2.se, gate="sigmoid")),
-        replace(ARCHITECTURES["mobilenet_v3_large"], se=replace(V2.se, before_activation=True)),
-        replace(ARCHITECTURES["mobilenet_v1"], padding="same", activation="relu"),
-        replace(ARCHITECTURES["mnasnet_a1"], padding="same"),
+        replace(CLASSIFIERS["mobilenet_v3_small"], se=replace(V2.se, gate="sigmoid")),
+        replace(CLASSIFIERS["mobilenet_v3_large"], se=replace(V2.se, before_activation=True)),
+        replace(CLASSIFIERS["mobilenet_v1"], padding="same", activation="relu"),
+        replace(CLASSIFIERS["mnasnet_a1"], padding="same"),
     ],
     ids=["relu", "no linear bottleneck", "sigmoid gate", "gate first", "V1 of TensorFlow", "MnasNet of TensorFlow"],
 )
@@ -174,7 +174,7 @@ def scale_and_shift(tensors: Any, name: str, eps: float) -> tuple[np.ndarray, np
 
 
 def test_folded_layers_get_a_batch_norm_that_does_nothing() -> None:
-    layout = plan(ARCHITECTURES["mobilenet_v1"], width=0.25, classes=3)
+    layout = plan(CLASSIFIERS["mobilenet_v1"], width=0.25, classes=3)
     source = filled(layout)
     biases = [np.full(len(layer.weight), 0.5 + index, np.float32) for index, layer in enumerate(source.layers)]
     layers = tuple(replace(layer, norm=None, bias=bias) for layer, bias in zip(source.layers, biases, strict=True))

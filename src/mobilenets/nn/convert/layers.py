@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.arch import ARCHITECTURES, Arch
+from mobilenets.arch import CLASSIFIERS, Arch
 from mobilenets.arch.mobilenet import Activation
 from mobilenets.image import Preprocess
 
@@ -82,7 +82,7 @@ class Source:
     batch_norm: Literal["trained", "folded"] = "trained"
     steps: tuple[Step, ...] | None = None  # how the layers hang together; None where the file does not say
     labels: tuple[str, ...] | None = None  # as the source orders its classes
-    tables: tuple[Arch, ...] = tuple(ARCHITECTURES.values())  # what it may be; the first that fits is taken
+    tables: tuple[Arch, ...] = tuple(CLASSIFIERS.values())  # what it may be; the first that fits is taken
     output: Literal["logits", "softmax"] = "logits"
     familiar: bool = True  # False: shapes are all that is known of it, so that the user must name the table
     exact: bool = True  # False: a quantized source, which agrees with its float weights only roughly
