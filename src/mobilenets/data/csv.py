@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobilenets.data.folder import Found, Sample, choose_parts, part_named
 from mobilenets.data.labels import is_index, some, tidy
-from mobilenets.data.pictures import Source
+from mobilenets.data.pictures import Source, located
 from mobilenets.errors import InputError
 
 # Accepted headings, the first being the documented ones; compared in lower case.
@@ -29,9 +29,9 @@ def find_in_csv(path: Path) -> Found:
     are whole numbers they are class indices from 0. Rows that name no file, or one that is not there, become problems.
     Raises InputError where the table cannot be read, lacks a column, or names no existing file.
     """
-    rows, columns = _rows(path)
-    file_column = _column(columns, FILE_COLUMNS, path, "a picture's file")
-    label_column = _column(columns, LABEL_COLUMNS, path, "its label")
+    rows, columns = read_rows(path)
+    file_column = column_of(columns, FILE_COLUMNS, path, "a picture's file")
+    label_column = column_of(columns, LABEL_COLUMNS, path, "its label")
     split_column = next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
     parts: dict[str, list[Sample]] = defaultdict(list)
     problems: list[str] = []
@@ -43,7 +43,7 @@ def find_in_csv(path: Path) -> Found:
             continue
         name, label = row[file_column].strip(), tidy(row[label_column])
         part = "train" if split_column is None else part_named(row[split_column])
-        picture = _located(path.parent, name)
+        picture = located((path.parent, path.parent / "images"), name)
         reason = _reason_to_skip(name, label, picture, part)
         if reason or picture is None or part is None:
             problems.append(f"{here}: {reason} (skipped)")
@@ -64,8 +64,11 @@ def find_in_csv(path: Path) -> Found:
     return Found(train, val, own_val, _shortened(problems, path), indexed=all(is_index(label) for label in labels))
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
-    """Return the rows with their line numbers, and the position of every column by its heading in lower case."""
+def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
+    """Return the rows with their line numbers, and the position of every column by its heading in lower case.
+
+    Raises InputError for what is no CSV in UTF-8.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -84,27 +87,14 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int]]:
     return rows, columns
 
 
-def _column(columns: Mapping[str, int], accepted: Sequence[str], path: Path, what: str) -> int:
+def column_of(columns: Mapping[str, int], accepted: Sequence[str], path: Path, what: str) -> int:
+    """Return the position of the first accepted heading; raises InputError, saying what it is for, without one."""
     for name in accepted:
         if name in columns:
             return columns[name]
     raise InputError(
         f"{path}: no column for {what}: name it {accepted[0]!r} in the first line, which has {some(list(columns))}"
     )
-
-
-def _located(folder: Path, name: str) -> Path | None:
-    """Return the file that a row means, or None; tables made on Windows have backslashes."""
-    if not name or "\0" in name:
-        return None
-    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
-        for base in (folder, folder / "images"):
-            try:
-                if (base / spelling).is_file():
-                    return base / spelling
-            except OSError:  # a name too long for the file system
-                continue
-    return None
 
 
 def _reason_to_skip(name: str, label: str, picture: Path | None, part: str | None) -> str | None:

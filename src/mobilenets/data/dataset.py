@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mobilenets.data import known
+from mobilenets.data.annotations import FoundBoxes
 from mobilenets.data.arrays import Arrays, read_npz, read_npz_pair
+from mobilenets.data.boxed import BoxedPictures, all_boxed, boxes_in, open_boxes, unusual
 from mobilenets.data.csv import find_in_csv
 from mobilenets.data.folder import Found, Sample, find_in_archive, find_in_folder
 from mobilenets.data.labels import index_labels, mapping_to, ordered, some
@@ -26,7 +28,8 @@ class Data:
 
     `everything` is all pictures; where `own_val` is False, train and val are a split of it that the seed decides.
     `mirrorable` is False where a mirrored picture means something else (digits). `problems` has one line for each
-    picture, class or row that is left out or odd.
+    picture, class or row that is left out or odd. Where the pictures have boxes (`boxed`), all parts are
+    `BoxedPictures`, and `test` is a part that neither training nor validation touches, if there is one.
     """
 
     name: str
@@ -37,6 +40,12 @@ class Data:
     own_val: bool
     mirrorable: bool
     problems: tuple[str, ...]
+    test: Pictures | None = None
+
+    @property
+    def boxed(self) -> bool:
+        """Whether these are pictures with boxes, for a detector."""
+        return isinstance(self.everything, BoxedPictures)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ def open_data(
 ) -> Data:
     """Open a folder, a CSV, an `.npz`, a `.zip` or a known name for training or evaluation.
 
-    Known names are digits (always there), mnist, fashion_mnist and cifar10.
+    Known names are digits (always there), mnist, fashion_mnist and cifar10. Annotations of boxes are recognised: VOC,
+    COCO, YOLO, and a CSV with corners; see `mobilenets.data.boxed`.
     Without a validation part of its own, `val_fraction` of every class is split off; the seed decides which. With
     `labels` (a model's), targets index these: classes are matched by name, or by index where all are whole numbers.
     `root` is where a known name's files are, or are downloaded to. Every picture's header is read, and everything is
@@ -74,6 +84,10 @@ def open_data(
     """
     if not 0 < val_fraction < 1:
         raise InputError(f"--val-fraction must lie between 0 and 1, not {val_fraction}")
+    find = None if str(data) in known.KNOWN else boxes_in(Path(data).expanduser())
+    if find is not None:
+        boxed = _open_boxed(find, str(data), labels, keep_bytes, decode_bytes)
+        return _split_boxed(boxed, seed, val_fraction, strict=strict)
     opened = _open(data, root, keep_bytes, decode_bytes)
     name = str(data) if str(data) in known.KNOWN else _name_of(Path(data).expanduser().resolve())
     whole = joined(opened.train, opened.val) if opened.val is not None else opened.train
@@ -92,9 +106,7 @@ def open_data(
         train, val = opened.train, opened.val
     if labels is None:
         problems += _odd_classes(train, val, own_val=opened.val is not None)
-    if strict and problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"{data}: {problems[0].removesuffix(' (skipped)')}{more}: mend it, or leave out --strict")
+    _stop_if(strict, problems, str(data))
     return Data(
         name=name,
         labels=whole.labels,
@@ -105,6 +117,51 @@ def open_data(
         mirrorable=opened.mirrorable,
         problems=tuple(problems),
     )
+
+
+def _stop_if(strict: bool, problems: Sequence[str], where: str) -> None:  # noqa: FBT001 - private, and reads well
+    if strict and problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{where}: {problems[0].removesuffix(' (skipped)')}{more}: mend it, or leave out --strict")
+
+
+def _open_boxed(
+    find: Callable[[], FoundBoxes], data: str, labels: Sequence[str] | None, keep_bytes: int, decode_bytes: int
+) -> Data:
+    """Open pictures with boxes; where they have no validation part, all are in `train`."""
+    opened = open_boxes(find, data, keep_bytes, decode_bytes)
+    parts = {name: part for name, part in opened.parts.items() if len(part)}
+    if labels is not None:
+        used = np.unique(np.concatenate([truth.classes for part in parts.values() for truth in part.truths]))
+        own = next(iter(parts.values())).labels
+        mapping = mapping_to(own, used, labels, data)
+        parts = {name: part.relabelled(tuple(labels), mapping) for name, part in parts.items()}
+    none = next(iter(parts.values())).take([])
+    train, val = parts.get("train", none), parts.get("val") or parts.get("test") or none
+    whole = all_boxed([part for part in (train, val) if len(part)])
+    problems = opened.problems if labels is not None else (*opened.problems, *unusual(whole))
+    name = _name_of(Path(data).expanduser().resolve())
+    return Data(
+        name,
+        whole.labels,
+        train,
+        val,
+        whole,
+        bool(len(val)),
+        mirrorable=True,
+        problems=problems,
+        test=parts.get("test"),
+    )
+
+
+def _split_boxed(data: Data, seed: int, val_fraction: float, *, strict: bool) -> Data:
+    """Hold some pictures back for validation where the data does not."""
+    _stop_if(strict, data.problems, data.name)
+    if data.own_val:
+        return data
+    names = [data.train.name(index) for index in range(len(data.train))]
+    held = stratified(data.train.targets, names, seed=seed, val_fraction=val_fraction)
+    return replace(data, train=data.everything.take(held[0]), val=data.everything.take(held[1]))
 
 
 def _name_of(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -298,3 +298,17 @@ def median_sides(sizes: NDArray[np.int64]) -> tuple[int, int] | None:
         return None
     height, width = np.median(sizes, axis=0)
     return int(height), int(width)
+
+
+def located(folders: Iterable[Path], name: str) -> Path | None:
+    """Return the file that a table means by `name`, in the first folder that has it; some are made on Windows."""
+    if not name or "\0" in name:
+        return None
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        for folder in folders:
+            try:
+                if (folder / spelling).is_file():
+                    return folder / spelling
+            except OSError:  # a name too long for the file system
+                continue
+    return None
