@@ -71,7 +71,8 @@ def _random_network(name: str, *, channels: int = 3, padding: Padding | None = N
 
     arch = ARCHITECTURES[name] if padding is None else replace(ARCHITECTURES[name], padding=padding)
     preprocess = Preprocess(SIDE, SIDE, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
-    card = Card(arch, 0.25, (SIDE, SIDE), tuple("abcdefg"), preprocess, in_channels=channels)
+    task = "classification" if arch.detector is None else "detection"
+    card = Card(arch, 0.25, (SIDE, SIDE), tuple("abcdefg"), preprocess, in_channels=channels, task=task)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         network = build(card.plan)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ CARDS = st.builds(
     origin=st.none() | TEXT,
     parent=st.none() | TEXT,
     notes=st.lists(TEXT, max_size=2).map(tuple),
-)
+).map(lambda card: replace(card, task="detection" if card.arch.detector else "classification"))
 
 
 @given(CARDS)
@@ -55,7 +56,8 @@ def test_every_architecture_has_a_card(arch: Arch) -> None:
     channels = arch.in_channels
     mean = (0.5,) * channels
     fed = Preprocess(arch.resolution, arch.resolution, channels=channels, mean=mean, std=mean)
-    card = Card(arch, 0.35, (arch.resolution, arch.resolution), ("a", "b"), fed, in_channels=channels)
+    task = "detection" if arch.detector else "classification"
+    card = Card(arch, 0.35, (arch.resolution, arch.resolution), ("a", "b"), fed, in_channels=channels, task=task)
     back = Card.from_json(json.loads(json.dumps(card.to_json())))
     assert tensor_shapes(back.plan) == tensor_shapes(plan(arch, width=0.35, classes=2))
 

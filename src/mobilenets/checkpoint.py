@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ class Card:
     labels: tuple[str, ...]
     preprocess: Preprocess
     in_channels: int = 3
-    task: str = "classification"
+    task: str = "classification"  # or "detection": the table has heads, and the labels do not count the background
     precision: str = "float32"
     batch_norm: str = "trained"  # "folded": statistics are the identity, the scale sits in the convolution
     metrics: tuple[Metric, ...] = ()
@@ -142,6 +143,8 @@ class Card:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"the card is incomplete: {type(error).__name__}: {error}") from None
+        if (card.task == "detection") != (card.arch.detector is not None):
+            raise InputError(f"its task is {card.task}, and its table is that of another")
         if card.in_channels != card.preprocess.channels:
             raise InputError(f"pictures of {card.preprocess.channels} channels for a network of {card.in_channels}")
         return card
@@ -155,7 +158,10 @@ class Checkpoint:
     tensors: Tensors
     sha256: str | None = None
     sample: tuple[np.ndarray, np.ndarray] | None = field(default=None)
-    """A picture, uint8 (H, W, C) as :func:`mobilenets.image.fit` leaves it, and its logits, float32 (classes,)."""
+    """A picture, uint8 (H, W, C) as :func:`mobilenets.image.fit` leaves it, and the network's answer to it, float32.
+
+    That is the logits, (classes,); of a detector all that its heads say, flat: see :func:`answer_size`.
+    """
 
     def child(self) -> Card:
         """Return a card for something made from this checkpoint: the same, its parent noted."""
@@ -180,6 +186,14 @@ def tensor_shapes(layout: Plan) -> dict[str, tuple[int, ...]]:
             for name in ("weight", "bias", "running_mean", "running_var"):
                 shapes[f"{op.name}.norm.{name}"] = (c,)
     return shapes
+
+
+def answer_size(layout: Plan) -> int:
+    """Return how many numbers a network answers one picture of the plan's resolution with.
+
+    They are the values of the plan's outputs, each (C, H, W) flattened, one behind the other.
+    """
+    return sum(prod(layout.op(name).out) for name in layout.outputs)
 
 
 def tensor_specs(card: Card) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -362,9 +376,9 @@ def _check_tensors(card: Card, tensors: Tensors, path: Path) -> None:
 
 
 def _check_sample(card: Card, sample: tuple[np.ndarray, np.ndarray], path: Path) -> None:
-    """Raise CheckpointError unless the stored sample is a picture of the card's size and its logits."""
+    """Raise CheckpointError unless the stored sample is a picture of the card's size and an answer to it."""
     fed = card.preprocess
-    expected = (("uint8", (fed.height, fed.width, fed.channels)), ("float32", (len(card.labels),)))
+    expected = (("uint8", (fed.height, fed.width, fed.channels)), ("float32", (answer_size(card.plan),)))
     for array, (dtype, shape) in zip(sample, expected, strict=True):
         if array.dtype != dtype or array.shape != shape:
             raise CheckpointError(f"{path}: its sample is {array.dtype} {array.shape} and not {dtype} {shape}")

@@ -67,7 +67,32 @@ def test_logits_are_those_of_the_plain_network(runtime: str, name: str, random_n
     assert_close(outputs[0], expected, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1"])
+@pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2", "ssdlite_mobilenet_v3_small"])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("sides", [(SIDE, SIDE), (96, 64)])
+def test_a_detectors_maps_are_those_of_the_plain_network(
+    runtime: str, name: str, padding: str, sides: tuple[int, int], random_network: Networks
+) -> None:
+    checkpoint = random_network(name, padding=padding)
+    batch = random_batch(2, *sides)
+    with torch.no_grad():
+        expected = [value.numpy() for value in from_checkpoint(checkpoint).double()(torch.from_numpy(batch).double())]
+    with closing(load(checkpoint, runtime)) as predictor:
+        outputs = predictor.run(batch)
+        nothing = predictor.run(batch[:0])
+    layout = checkpoint.card.plan
+    assert len(outputs) == len(layout.outputs) == 2 * 6
+    for op, output, none, meant in zip(map(layout.op, layout.outputs), outputs, nothing, expected, strict=True):
+        assert output.shape == meant.shape
+        assert output.shape[1] == op.out[0]
+        assert output.dtype == none.dtype == np.float32
+        assert none.shape == (0, *op.out)
+        assert_close(output, meant, 5e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1", "ssdlite_mobilenet_v2"]
+)
 def test_int8_is_as_near_the_reference_as_rounding_allows(
     runtime: str, name: str, random_network: Networks, random_int8_network: Networks
 ) -> None:
@@ -81,9 +106,9 @@ def test_int8_is_as_near_the_reference_as_rounding_allows(
     expected = reference.run(random_int8_network(name), batch)
     lost = float(np.square(reference.run(random_network(name), batch) - expected).mean() ** 0.5)
     with closing(load(random_int8_network(name), runtime)) as predictor:
-        (logits,) = predictor.run(batch)
-    assert logits.dtype == np.float32
-    assert float(np.square(logits - expected).mean() ** 0.5) <= 1.5 * lost
+        answers = reference.flat(predictor.run(batch))
+    assert answers.dtype == np.float32
+    assert float(np.square(answers - expected).mean() ** 0.5) <= 1.5 * lost
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -45,8 +45,8 @@ class Arithmetic(Protocol):
     def after(self, op: Op, before: Tensor) -> Tensor:
         """Return the operation's output, given what it is before the activation."""
 
-    def leave(self, value: Tensor) -> Tensor:
-        """Return an output of the last operation as logits, float32 (N, classes)."""
+    def leave(self, op: Op, value: Tensor) -> Tensor:
+        """Return the value of an operation as real numbers, float32 (N, values)."""
 
 
 Watch = Callable[[Op, Tensor, Tensor], None]
@@ -55,8 +55,12 @@ Watch = Callable[[Op, Tensor, Tensor], None]
 
 @torch.inference_mode()
 def run(layout: Plan, by: Arithmetic, batch: NDArray[np.float32], watch: Watch | None = None) -> NDArray[np.float32]:
-    """Return the logits, float32 (N, classes), of normalized pictures (N, C, H, W); each map is dropped when read."""
+    """Return the answers, float32 (N, values), to normalized pictures (N, C, H, W): as `engine.reference.run` does.
+
+    Each map is dropped when it has been read.
+    """
     last_use = {source: index for index, op in enumerate(layout.ops) for source in op.sources}
+    last_use.update(dict.fromkeys(layout.outputs, len(layout.ops)))
     live = {"input": by.enter(torch.from_numpy(batch).contiguous(memory_format=torch.channels_last))}
     for index, op in enumerate(layout.ops):
         before = by.before(op, [live[source] for source in op.sources])
@@ -67,8 +71,10 @@ def run(layout: Plan, by: Arithmetic, batch: NDArray[np.float32], watch: Watch |
         for source in op.sources:
             if last_use[source] == index:
                 live.pop(source, None)
-    logits: NDArray[np.float32] = by.leave(live[layout.ops[-1].name]).numpy()
-    return logits
+    answers: NDArray[np.float32] = torch.cat(
+        [by.leave(layout.op(name), live[name]) for name in layout.outputs], 1
+    ).numpy()
+    return answers
 
 
 def split(pictures: NDArray[np.uint8], size: int = BATCH) -> Iterator[NDArray[np.uint8]]:
@@ -119,8 +125,8 @@ class FloatArithmetic:
             case "sigmoid":
                 return torch.sigmoid(before)
 
-    def leave(self, value: Tensor) -> Tensor:
-        """Return (N, classes)."""
+    def leave(self, op: Op, value: Tensor) -> Tensor:  # noqa: ARG002  # the same for all
+        """Return (N, values)."""
         return value.flatten(1)
 
 
@@ -144,7 +150,6 @@ class Int8Arithmetic:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._rule = checkpoint.card.arch.padding
         self.quantizations = quantizations(checkpoint)
-        self._last = checkpoint.card.plan.ops[-1].name
         self._layers: dict[str, _Int8Layer] = {}
         self._tables: dict[str, Tensor] = {}
         for op in checkpoint.card.plan.ops:
@@ -202,9 +207,9 @@ class Int8Arithmetic:
         codes = (torch.round(steps) + out.zero_point).clamp_(low, high).to(torch.uint8)
         return self._tables[op.name][codes.int()] if tabled else codes
 
-    def leave(self, value: Tensor) -> Tensor:
-        """Return what the last codes stand for, (N, classes)."""
-        return decoded(value.flatten(1), self.quantizations[self._last])
+    def leave(self, op: Op, value: Tensor) -> Tensor:
+        """Return what the codes stand for, (N, values)."""
+        return decoded(value.flatten(1), self.quantizations[op.name])
 
 
 def _int8_layer(op: Op, checkpoint: Checkpoint, source: Quantization, out: Quantization) -> _Int8Layer:

@@ -32,11 +32,11 @@ FLAT_ABOVE: Mapping[Activation, float] = {"hard_sigmoid": 3.0, "sigmoid": 6.3}
 def ranges(card: Card, statistics: Statistics, rule: Rule) -> dict[str, Quantization]:
     """Return what the 8-bit values of every tensor stand for.
 
-    The pictures and the logits keep their whole range: pictures from black to white, whatever was seen, and logits
-    because the largest one is the answer.
+    The pictures and the outputs keep their whole range: pictures from black to white, whatever was seen, and outputs
+    because the largest of them are the answer.
     """
     layout = card.plan
-    whole = {layout.ops[-1].name, f"{layout.ops[-1].name}.before"}
+    whole = {f"{name}{part}" for name in layout.outputs for part in ("", ".before")}
     activations = {f"{op.name}.before": op.activation for op in layout.ops}
     found: dict[str, Quantization] = {}
     for name, values in statistics.values.items():

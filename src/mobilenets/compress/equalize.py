@@ -26,13 +26,13 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.arch import Arch, Op, Plan
+from mobilenets.arch import Arch, Detector, Op, Plan
 from mobilenets.arch.mobilenet import Row
 from mobilenets.checkpoint import Card
 from mobilenets.compress.statistics import Channels
 from mobilenets.engine.folding import Layer
 
-Table = TypeVar("Table", bound=Arch | Row)
+Table = TypeVar("Table", bound=Arch | Row | Detector)
 Equalization = Literal["off", "exact", "loose", "relu"]
 
 ROUNDS = 40
@@ -56,7 +56,8 @@ class Pair:
 
 def with_relu(arch: Arch) -> Arch:
     """Return the network with every ReLU6 replaced by ReLU."""
-    return replace(_with_relu(arch), rows=tuple(_with_relu(row) for row in arch.rows))
+    detector = None if arch.detector is None else _with_relu(arch.detector)
+    return replace(_with_relu(arch), rows=tuple(_with_relu(row) for row in arch.rows), detector=detector)
 
 
 def _with_relu(table: Table) -> Table:
@@ -70,7 +71,7 @@ def pairs(layout: Plan) -> tuple[Pair, ...]:
     Not among them: what a shortcut adds up (its other half would have to follow), and what passes h-swish or a gate.
     """
     found = []
-    for op in layout.ops[:-1]:
+    for op in layout.ops:
         if op.kind not in ("conv", "linear") or op.activation not in (None, "relu", "relu6"):
             continue
         readers = _readers(layout, op.name)

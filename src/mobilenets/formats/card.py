@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mobilenets.arch import Plan
 from mobilenets.checkpoint import FORMAT, KEY, Card
 from mobilenets.errors import CheckpointError, InputError
 
-__all__ = ["INPUT", "KEY", "OUTPUT", "card_from_text", "card_to_text"]
+__all__ = ["INPUT", "KEY", "OUTPUT", "card_from_text", "card_to_text", "output_names"]
 
 INPUT, OUTPUT = "input", "logits"
-"""What a graph's input and its first output are called."""
+"""What a graph's input and a classifier's output are called."""
+
+
+def output_names(layout: Plan) -> tuple[str, ...]:
+    """Return what a graph's outputs are called: a detector's as the operations that compute them."""
+    return (OUTPUT,) if layout.arch.detector is None else layout.outputs
 
 
 def card_to_text(card: Card) -> str:

@@ -46,7 +46,8 @@ def to_litert(checkpoint: Checkpoint, *, pictures: bool = False, h_swish: HSwish
             0.25 at 224 in a third of the time).
 
     Returns:
-        The file. Its output is float32 (N, classes), or the int8 codes of that.
+        The file. Its output is float32 (N, classes), or the int8 codes of that; a detector's outputs are those of its
+        plan under their names, (N, H, W, C).
 
     Raises:
         CheckpointError: the checkpoint is neither float32 nor int8.
@@ -105,12 +106,17 @@ class _Writer:
             if op.kind not in ("pool", "linear") and op.sources[0] in self.maps:
                 self.maps.add(op.name)
             self.values[op.name] = self.operation(op)
-        last, rows = self.plan.ops[-1].name, [-1, self.plan.classes]
-        result = self.value(OUTPUT, rows, last)
-        inputs = (self.values[last], self.graph.constant(f"{OUTPUT}.shape", np.array(rows, np.int32)))
-        self.graph.operation("RESHAPE", inputs, result, "ReshapeOptions", {"newShape": rows})
+        maps = [self.values[name] for name in self.plan.outputs]
+        results = maps if self.plan.arch.detector is not None else [self.logits(maps[0])]
         self.graph.metadata(KEY, card_to_text(self.card).encode())
-        return self.graph.finish(source, result, f"{self.card.arch.name}, written by mobilenets")
+        return self.graph.finish(source, results, f"{self.card.arch.name}, written by mobilenets")
+
+    def logits(self, last: int) -> int:
+        """Write a classifier's output: its last value, flat."""
+        rows = [-1, self.plan.classes]
+        result = self.value(OUTPUT, rows, self.plan.outputs[0])
+        inputs = (last, self.graph.constant(f"{OUTPUT}.shape", np.array(rows, np.int32)))
+        return self.graph.operation("RESHAPE", inputs, result, "ReshapeOptions", {"newShape": rows})
 
     def value(self, name: str, shape: Sequence[int], of: str | None = None) -> int:
         """Add a computed tensor, quantized as the checkpoint quantizes the value called `of`, or `name`."""

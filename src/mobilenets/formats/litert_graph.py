@@ -128,15 +128,15 @@ class Graph:
         made.name, made.buffer = name, self._buffer(content)
         self._metadata.append(made)
 
-    def finish(self, source: int, result: int, description: str) -> bytes:
-        """Return the file: a graph from one tensor to one other, also reachable by their names as a signature."""
+    def finish(self, source: int, results: Sequence[int], description: str) -> bytes:
+        """Return the file: a graph from one tensor to others, also reachable by their names as a signature."""
         tables = self._schema
         graph = tables.SubGraphT()
         graph.name, graph.tensors, graph.operators = "main", self._tensors, self._operators
-        graph.inputs, graph.outputs = [source], [result]
+        graph.inputs, graph.outputs = [source], list(results)
         signature = tables.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = "serving_default", 0  # as TensorFlow's converter calls it
-        signature.inputs, signature.outputs = [self._named(source)], [self._named(result)]
+        signature.inputs, signature.outputs = [self._named(source)], [self._named(result) for result in results]
         model = tables.ModelT()
         model.version, model.description = _SCHEMA_VERSION, description
         model.subgraphs, model.signatureDefs = [graph], [signature]

@@ -16,7 +16,7 @@ from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine.folding import folded
 from mobilenets.engine.quantized import LEVELS, bounds, quantizations, quantize
 from mobilenets.errors import InputError
-from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_to_text
+from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_to_text, output_names
 from mobilenets.formats.onnx_graph import Dims, GraphBuilder, activate, operation
 from mobilenets.formats.onnx_heat import HEAT, Head, add_heat, head_of
 from mobilenets.image import Preprocess
@@ -35,7 +35,8 @@ def to_onnx(
 ) -> bytes:
     """Return a checkpoint, float32 or int8, as the bytes of an ONNX file.
 
-    Its input is `input`, float32 (N, C, H, W), normalized; its output `logits`, float32 (N, classes).
+    Its input is `input`, float32 (N, C, H, W), normalized; its output `logits`, float32 (N, classes). A detector's
+    outputs are those of its plan, float32 (N, C, H, W), under their names: what the heads say, not yet decoded.
 
     Args:
         checkpoint: float32 or int8.
@@ -66,7 +67,12 @@ def to_onnx(
         if pictures
         else graph.tensor(INPUT, np.float32, ("N", card.in_channels, *sides))
     )
-    outputs = [graph.tensor(OUTPUT, np.float32, ("N", len(card.labels)))]
+    outputs = [
+        graph.tensor(
+            name, np.float32, ("N", *(_sides(layout.op(op), fixed=fixed) if name == op else (layout.classes,)))
+        )
+        for name, op in zip(output_names(layout), layout.outputs, strict=True)
+    ]
     if head is not None:
         outputs.append(graph.tensor(HEAT, np.float32, ("N", None, None, None)))
     if every_output:
@@ -76,24 +82,40 @@ def to_onnx(
 
 
 def value_names(layout: Plan, precision: str) -> dict[str, str]:
-    """Return what each operation's value is called in the graph: as the operation, but for the last of a float network.
+    """Return what each operation's value is called in the graph: as the operation, but for the outputs.
 
-    That one is the logits themselves; an int8 network's last codes are still to be dequantized.
+    A float network's logits are `logits`. An int8 network's codes are still to be dequantized; where what they mean is
+    an output that is called as the operation, they are `NAME.codes`.
     """
     names = {op.name: op.name for op in layout.ops}
-    if precision != "int8":
-        names[layout.ops[-1].name] = OUTPUT
+    for op, name in zip(layout.outputs, output_names(layout), strict=True):
+        names[op] = name if precision != "int8" else op if name != op else f"{op}.codes"
     return names
+
+
+def real_names(layout: Plan, precision: str) -> dict[str, str]:
+    """Return what each operation's value as real numbers is called in the graph."""
+    if precision != "int8":
+        return value_names(layout, precision)
+    names = {op.name: f"{op.name}.real" for op in layout.ops}
+    return names | dict(zip(layout.outputs, output_names(layout), strict=True))
+
+
+def _sides(op: Op, *, fixed: bool) -> Dims:
+    """Return the shape of an operation's value without the batch; None stands for what depends on the picture."""
+    if op.kind == "linear":
+        return op.out[:1]
+    return op.out if fixed else (op.out[0], None, None)
 
 
 def _shown(graph: GraphBuilder, layout: Plan, precision: str) -> list[Any]:
     """Describe the values to show beside the logits."""
-    names = value_names(layout, precision)
+    names, outputs = value_names(layout, precision), output_names(layout)
     dtype = np.uint8 if precision == "int8" else np.float32
     return [
-        graph.tensor(names[op.name], dtype, ("N", op.out[0], *(() if op.kind == "linear" else (None, None))))
+        graph.tensor(names[op.name], dtype, ("N", *_sides(op, fixed=False)))
         for op in layout.ops
-        if names[op.name] != OUTPUT
+        if names[op.name] not in outputs
     ]
 
 
@@ -157,7 +179,8 @@ class _Int8Writer:
         self.graph = GraphBuilder()
         self._card, self._tensors, self._fixed = checkpoint.card, checkpoint.tensors, fixed
         self._quantizations = quantizations(checkpoint)
-        self._last = layout.ops[-1].name
+        self._names = value_names(layout, "int8")
+        self._outputs = dict(zip(layout.outputs, output_names(layout), strict=True))
         self._codes: dict[str, str] = {}  # where an operation's codes are
         self._flat: set[str] = set()  # operations whose value is (N, C)
         self._meant: set[str] = set()  # values behind a DequantizeLinear that is already there
@@ -194,11 +217,12 @@ class _Int8Writer:
             value = activate(graph, op.activation, self._dequantize(codes, before, before), f"{name}.activated")
         elif bounds(op.activation, self._quantizations[name]) != (0, LEVELS - 1):
             value = activate(graph, op.activation, value, f"{name}.activated")
-        self._codes[name] = self._quantize(value, name, name)
+        self._codes[name] = self._quantize(value, name, self._names[name])
 
     def leave(self) -> None:
-        """Append what comes behind the last operation: its codes become logits."""
-        self._dequantize(self._codes[self._last], self._last, OUTPUT)
+        """Append what comes behind the last operation: the codes of outputs become real numbers."""
+        for name, out in self._outputs.items():
+            self._dequantize(self._codes[name], name, out)
 
     def values_for(self, head: Head) -> dict[str, str]:
         """Append the values that `add_heat` reads, apart from those the operations read; return where they are."""

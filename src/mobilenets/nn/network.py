@@ -201,7 +201,8 @@ def load_tensors(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
 def adopt(network: Network, checkpoint: Checkpoint) -> list[str]:
     """Start `network` from a checkpoint of the same table: whatever fits is copied, the classifier is replaced.
 
-    A stem for another number of input channels is folded to fit (:func:`fold_stem`).
+    A stem for another number of input channels is folded to fit (:func:`fold_stem`). A detector starts from another
+    one, or from a classifier of the table it is built on: heads, and what lies behind the first map, may differ.
 
     Returns:
         One line for each tensor group that was changed or left as initialised.
@@ -210,14 +211,15 @@ def adopt(network: Network, checkpoint: Checkpoint) -> list[str]:
         CheckpointError: something else than stem and classifier differs, or the checkpoint is int8.
     """
     _check_precision(checkpoint)
-    stem, classifier = network.plan.ops[0].name, network.plan.ops[-1].name
+    stem = network.plan.ops[0].name
     state, shapes = network.state_dict(), tensor_shapes(network.plan)
     notes: list[str] = []
     source = dict(checkpoint.tensors)
     found = {name: array.shape for name, array in source.items()}
-    if found.get(f"{classifier}.weight") != shapes[f"{classifier}.weight"]:
-        notes.append(f"classifier replaced: {len(checkpoint.card.labels)} -> {network.plan.classes} classes")
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(f"{classifier}.")}
+    renewed = _renewed(network.plan, found)
+    if renewed:
+        notes.append(_renewal(network.plan, checkpoint, renewed))
+        shapes = {name: shape for name, shape in shapes.items() if name.partition(".")[0] not in renewed}
     inputs = shapes[f"{stem}.weight"][1]
     if f"{stem}.weight" in found and found[f"{stem}.weight"][1] != inputs:
         notes.append(f"stem folded: {found[f'{stem}.weight'][1]} -> {inputs} input channels")
@@ -232,6 +234,34 @@ def adopt(network: Network, checkpoint: Checkpoint) -> list[str]:
             )
         state[name].copy_(torch.from_numpy(source[name].copy()))
     return notes
+
+
+def _renewed(layout: Plan, found: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Return the operations that do not fit tensors of these shapes, and need not: they stay as initialised.
+
+    Those are the outputs, and of a detector all that comes behind its first map.
+    """
+    wanted = tensor_shapes(layout)
+    may = set(layout.outputs)
+    if layout.arch.detector is not None:
+        names = [op.name for op in layout.ops]
+        may.update(names[names.index(layout.arch.detector.taps[0]) + 1 :])
+    parts: dict[str, list[str]] = {}
+    for name in wanted:
+        parts.setdefault(name.partition(".")[0], []).append(name)
+    return tuple(op for op in parts if op in may and any(found.get(name) != wanted[name] for name in parts[op]))
+
+
+def _renewal(layout: Plan, checkpoint: Checkpoint, renewed: tuple[str, ...]) -> str:
+    """Say what is not taken from a checkpoint."""
+    change = f"{len(checkpoint.card.labels)} -> {layout.classes} classes"
+    if layout.arch.detector is None:
+        return f"classifier replaced: {change}"
+    if checkpoint.card.arch.detector is not None:
+        return f"{len(renewed)} layers replaced, from {renewed[0]} on: {change}"
+    behind = [name for name in renewed if layout.op(name).row < len(layout.arch.rows)]
+    more = f", and {len(behind)} layers behind the first map, from {behind[0]} on" if behind else ""
+    return f"made a detector of a classifier: its heads and extra stages are new{more}"
 
 
 def _check_precision(checkpoint: Checkpoint) -> None:

@@ -39,8 +39,9 @@ class Predictor(Protocol):
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
         """Compute the outputs for float32 (N, C, H, W), normalized as the card says, or for pictures (see there).
 
-        For a classifier that is one array of logits, float32 (N, classes). The batch is left as it is, and pictures do
-        not influence one another. Height and width may differ from the card's: these networks take any.
+        For a classifier that is one array of logits, float32 (N, classes); for a detector its maps, float32
+        (N, C, H, W), in the order of the plan's outputs. The batch is left as it is, and pictures do not influence one
+        another. Height and width may differ from the card's: these networks take any.
         """
 
     def close(self) -> None:
@@ -195,12 +196,25 @@ class _Checked:
         if self._predictor is None:
             raise InputError("this predictor is closed: load the model again")
         _check_batch(batch, self._card, pictures=self._pictures)
+        if not len(batch):
+            return _nothing(self._card)
         return self._predictor.run(batch)
 
     def close(self) -> None:
         predictor, self._predictor = self._predictor, None
         if predictor is not None:
             predictor.close()
+
+
+def _nothing(card: Card) -> tuple[npt.NDArray[np.float32], ...]:
+    """Return the outputs for no pictures at all, which no runtime can compute."""
+    import numpy as np
+
+    layout = card.plan
+    shapes = [layout.op(name).out for name in layout.outputs]
+    if layout.arch.detector is None:
+        shapes = [shape[:1] for shape in shapes]  # type: ignore[misc]  # logits are flat
+    return tuple(np.zeros((0, *shape), np.float32) for shape in shapes)
 
 
 def _check_batch(batch: npt.NDArray[Any], card: Card, *, pictures: bool) -> None:

@@ -26,12 +26,16 @@ MOST_WORKERS = 4  # decoding is a few times quicker than a MobileNet on the same
 
 def logits_of(predictor: Predictor, fitted: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
     """Compute the logits, float32 (N, classes), of pictures as `image.preprocess.fit` leaves them: uint8 (H, W, C)."""
-    card = predictor.card
     if not fitted:
-        return np.zeros((0, len(card.labels)), np.float32)
-    batch = np.stack(fitted)
-    (logits,) = predictor.run(batch if predictor.pictures else normalize(batch, card.preprocess))
+        return np.zeros((0, len(predictor.card.labels)), np.float32)
+    (logits,) = outputs_of(predictor, fitted)
     return logits
+
+
+def outputs_of(predictor: Predictor, fitted: Sequence[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Compute what a model puts out, as `Predictor.run` does, of at least one picture as `fit` leaves it."""
+    batch = np.stack(fitted)
+    return predictor.run(batch if predictor.pictures else normalize(batch, predictor.card.preprocess))
 
 
 def prepared(items: Iterable[Item], prepare: Callable[[Item], Made], ahead: int) -> Iterator[Made]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mobilenets.engine.quantized import Quantization, dequantize, quantize
 from mobilenets.errors import CheckpointError, InputError, MissingExtraError
+from mobilenets.formats.card import output_names
 from mobilenets.formats.litert_file import read_card, to_litert
 from mobilenets.formats.litert_graph import watched
 from mobilenets.image.preprocess import scale_and_shift
@@ -80,20 +81,27 @@ class LitertPredictor:
         self.card = card
         self._interpreter = _interpreter(content, threads, path)
         self._source = self._interpreter.get_input_details()[0]
-        self._target = self._interpreter.get_output_details()[0]
+        targets = {target["name"]: target for target in self._interpreter.get_output_details()}
+        if not targets.keys() >= set(output_names(card.plan)):
+            raise CheckpointError(f"{path}: its outputs are not those that were written: export the model again")
+        self._targets = [targets[name] for name in output_names(card.plan)]
         self.pictures: bool = self._source["dtype"] == np.uint8
 
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the logits, float32 (N, classes), of float32 (N, C, H, W), or of pictures, uint8 (N, H, W, C)."""
+        """Return logits or maps, float32, of float32 (N, C, H, W), or of pictures, uint8 (N, H, W, C)."""
         if self._interpreter is None:
             raise InputError("this predictor is closed: load the model again")
         given = batch if self.pictures else _entered(batch, self._source)
-        logits = np.zeros((len(batch), len(self.card.labels)), np.float32)
+        parts = []
         for first in range(0, len(batch), PICTURES):
-            part = given[first : first + PICTURES]
-            _feed(self._interpreter, self._source, part)
-            logits[first : first + PICTURES] = _real(self._interpreter.get_tensor(self._target["index"]), self._target)
-        return (logits,)
+            _feed(self._interpreter, self._source, given[first : first + PICTURES])
+            parts.append([self._result(target) for target in self._targets])
+        return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
+
+    def _result(self, target: dict[str, Any]) -> npt.NDArray[np.float32]:
+        """Return an output as real numbers, (N, classes) or (N, C, H, W)."""
+        value = _real(self._interpreter.get_tensor(target["index"]), target)
+        return value if value.ndim == 2 else np.ascontiguousarray(value.transpose(0, 3, 1, 2))
 
     def close(self) -> None:
         """Let go of the interpreter and its weights."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.engine.quantized import dequantize
 from mobilenets.errors import CheckpointError, MissingExtraError
-from mobilenets.formats.card import KEY, OUTPUT, card_from_text
+from mobilenets.formats.card import KEY, card_from_text, output_names
 from mobilenets.machine import vector_instructions
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def open_file(path: Path, threads: int | None) -> OnnxPredictor:
     session = _session(_read(path), threads, str(path))
     card = card_from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     kinds = [entry.type for entry in session.get_inputs()]
-    if kinds not in (["tensor(float)"], ["tensor(uint8)"]) or OUTPUT not in {out.name for out in session.get_outputs()}:
+    made = {out.name for out in session.get_outputs()}
+    if kinds not in (["tensor(float)"], ["tensor(uint8)"]) or not made >= set(output_names(card.plan)):
         raise CheckpointError(f"{path}: its inputs or outputs are not those that were written: export the model again")
     return OnnxPredictor(card, session)
 
@@ -112,14 +113,12 @@ class OnnxPredictor:
         (entry,) = session.get_inputs()
         self.pictures: bool = entry.type == "tensor(uint8)"
         self._input: str = entry.name
+        self._outputs = list(output_names(card.plan))
         self._session = session
 
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the logits, float32 (N, classes), of float32 (N, C, H, W), or of uint8 (N, H, W, C) pictures."""
-        if not len(batch):
-            return (np.zeros((0, len(self.card.labels)), np.float32),)
-        logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], {self._input: batch})[0]
-        return (logits,)
+        """Return logits or maps, float32, of float32 (N, C, H, W), or of uint8 (N, H, W, C) pictures."""
+        return tuple(self._session.run(self._outputs, {self._input: batch}))
 
     def close(self) -> None:
         """Let go of the session."""

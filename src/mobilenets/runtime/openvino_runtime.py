@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.errors import CheckpointError
-from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_from_text
+from mobilenets.formats.card import INPUT, KEY, card_from_text, output_names
+from mobilenets.formats.onnx_file import real_names
 from mobilenets.formats.openvino_file import core, to_model
 
 Precision = Literal["float32", "bf16"]
@@ -60,16 +61,15 @@ def trace(path: Path, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float
     """
     model = _read(path)
     card = _card(model, path)
-    names = [op.name for op in card.plan.ops]
-    ending = ".real" if card.precision == "int8" else ""
-    values = [f"{name}{ending}" for name in names[:-1]]
+    values = real_names(card.plan, card.precision)
+    known = {name for out in model.outputs for name in out.get_names()}
     try:
-        model.add_outputs(values)
+        model.add_outputs([value for value in values.values() if value not in known])
     except RuntimeError:
         raise CheckpointError(f"{path}: not all operations are as they were written: export the model again") from None
     results = _compile(model, None, "float32")(batch)
     outputs = {}
-    for name, value in zip(names, [*values, OUTPUT], strict=True):
+    for name, value in values.items():
         real = np.array(results[value], np.float32)
         outputs[name] = real.reshape(*real.shape, *(1,) * (4 - real.ndim))
     return outputs
@@ -95,7 +95,8 @@ def _card(model: Any, path: Path) -> Card:
     info = model.get_rt_info([KEY]) if model.has_rt_info([KEY]) else None
     card = card_from_text(info if info is None or isinstance(info, str) else info.astype(str), path)
     kinds = [entry.get_element_type().get_type_name() for entry in model.inputs]
-    if kinds not in (["f32"], ["u8"]) or OUTPUT not in {name for out in model.outputs for name in out.get_names()}:
+    made = {name for out in model.outputs for name in out.get_names()}
+    if kinds not in (["f32"], ["u8"]) or not made >= set(output_names(card.plan)):
         raise CheckpointError(f"{path}: its inputs or outputs are not those that were written: export the model again")
     return card
 
@@ -136,11 +137,9 @@ class OpenvinoPredictor:
         return self._compiled[single]
 
     def run(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the logits, float32 (N, classes), of float32 (N, C, H, W), or of uint8 (N, H, W, C) pictures."""
-        if not len(batch):
-            return (np.zeros((0, len(self.card.labels)), np.float32),)
-        logits: npt.NDArray[np.float32] = self._compile_for(batch.shape)({INPUT: batch}, share_inputs=True)[OUTPUT]
-        return (logits,)
+        """Return logits or maps, float32, of float32 (N, C, H, W), or of uint8 (N, H, W, C) pictures."""
+        results = self._compile_for(batch.shape)({INPUT: batch}, share_inputs=True)
+        return tuple(results[name] for name in output_names(self.card.plan))
 
     def close(self) -> None:
         """Let go of the model and what was compiled of it."""

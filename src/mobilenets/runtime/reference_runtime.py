@@ -27,15 +27,13 @@ class ReferencePredictor:
         self._arithmetic = reference.arithmetic(checkpoint)
 
     def run(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the logits, float32 (N, classes), of float32 (N, C, H, W)."""
-        if not len(batch):
-            return (np.zeros((0, len(self.card.labels)), np.float32),)
+        """Return logits or maps, float32, of float32 (N, C, H, W)."""
         layout = self.card.plan
         parts = [
-            reference.compute(layout, self._arithmetic, batch[first : first + PICTURES])
+            reference.outputs(layout, self._arithmetic, batch[first : first + PICTURES])
             for first in range(0, len(batch), PICTURES)
         ]
-        return (np.concatenate(parts),)
+        return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
 
     def close(self) -> None:
         """Let go of the weights."""

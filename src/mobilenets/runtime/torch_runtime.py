@@ -54,19 +54,17 @@ class TorchPredictor:
         self._activation_bytes_per_pixel = 4 * largest / (height * width)
 
     def run(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the logits, float32 (N, classes), of float32 (N, C, H, W)."""
-        if not len(batch):
-            return (np.zeros((0, len(self.card.labels)), np.float32),)
+        """Return logits or maps, float32, of float32 (N, C, H, W)."""
         pictures = torch.from_numpy(batch if batch.flags.writeable else batch.copy())  # torch has no read-only tensors
         part_bytes = self._activation_bytes_per_pixel * batch.shape[2] * batch.shape[3]
         size = max(1, int(LARGEST_ACTIVATION_BYTES / part_bytes))
         with _threads(self._threads), torch.inference_mode():
-            parts = [
-                self._network(part.contiguous(memory_format=torch.channels_last))
-                for part in torch.split(pictures, size)
-            ]
-            logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-        return (logits,)
+            parts = [self._outputs(part) for part in torch.split(pictures, size)]
+            return tuple(torch.cat(values).contiguous().numpy() for values in zip(*parts, strict=True))
+
+    def _outputs(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        out = self._network(pictures.contiguous(memory_format=torch.channels_last))
+        return (out,) if isinstance(out, torch.Tensor) else out
 
     def close(self) -> None:
         """Let go of the network."""
