@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mobilenets.checkpoint import Card, Checkpoint
-    from mobilenets.parity import Parity, Shown
+    from mobilenets.parity import Parity, Shown, Tolerance
 
-Format = Literal["onnx", "openvino", "litert"]
+FileFormat = Literal["onnx", "openvino", "litert"]
+Format = Literal["onnx", "openvino", "litert", "web"]
 
 AGAIN = 4
 """Pictures on which the file that is kept is compared with the one that was judged; it differs in its card alone."""
@@ -52,6 +53,8 @@ class ExportResult:
 
     def __str__(self) -> str:
         names = ", ".join(printable(str(path)) for path in self.files)
+        if len(self.files) > 2:
+            names = f"{printable(str(self.path))}, {len(self.files)} files"
         error = f"{self.max_abs_error:.3g}, {100 * self.relative_error:.2g} % of the logits' range"
         rows = (
             ("saved", names),
@@ -99,11 +102,12 @@ def export(
     The file is loaded back by its own runtime and run on pictures. Where its logits are not those of the checkpoint,
     nothing is written, and the error names the operation that differs first. The file carries labels, preprocessing
     and all else that is known of the model: predict and evaluate take it as they take the checkpoint, without torch.
+    A web page is a folder for any static server; it runs the model in the browser, and takes another one beside it.
 
     Args:
         model: A checkpoint, or the name of published weights such as efficientnet_lite0.
-        to: onnx writes .onnx, for ONNX Runtime and many others; openvino .xml and .bin; litert .tflite.
-        out: The file to write; beside the checkpoint, under its name, by default.
+        to: onnx writes .onnx, for ONNX Runtime and many others; openvino .xml and .bin; litert .tflite; web a folder.
+        out: The file or folder to write; beside the checkpoint, under its name, by default.
         pictures: Let the file take pictures as they are, uint8 (N, H, W, C), and normalize them itself.
         fixed: Fix height and width to the checkpoint's instead of leaving them open (onnx, openvino).
         data: Pictures to compare on: a folder, or whatever evaluate takes; labels do not matter. Without it, eight
@@ -120,7 +124,8 @@ def export(
         MissingExtraError: the package that writes the file, or its runtime, is not installed.
     """
     from mobilenets import runtime as runtimes
-    from mobilenets.parity import TOLERANCES, pictures_for, prove
+    from mobilenets import web
+    from mobilenets.parity import TOLERANCES, pictures_for
 
     if images < 1:
         raise InputError(f"--images must be 1 or more, not {images}")
@@ -128,23 +133,27 @@ def export(
         raise InputError(f"--tolerance is a share of the logits' range, above 0 and below 1, not {tolerance}")
     if runtimes.exported(model) is not None:
         raise InputError(f"{model}: exported already: name the checkpoint it was made from")
-    runtimes.choose(to)
-    path = _destination(model, out, to)
+    if to == "web" and (pictures or fixed):
+        raise InputError("--pictures, --fixed: a page has both by itself: leave them out")
+    if to != "web":
+        runtimes.choose(to)
+    path = web.destination(model, out) if to == "web" else _destination(model, out, to)
     checkpoint = runtimes.resolve(model)
     allowed = TOLERANCES[checkpoint.card.precision]
     if tolerance is not None:
         allowed = replace(allowed, relative_error=tolerance)
     made = replace(checkpoint, card=checkpoint.child())
     shown = pictures_for(made.card, data, images)
-    with TemporaryDirectory() as folder:  # nobody reads from `path` what has not been proved
-        draft = Path(folder) / path.name
-        _write(made, to, draft, pictures=pictures, fixed=fixed)
-        parity, logits = prove(made, draft, shown, tolerance=allowed, threads=threads)
-        card = _with_facts(made.card, parity, shown, to)
-        files = _write(replace(made, card=card), to, draft, pictures=pictures, fixed=fixed)
-        _check_again(draft, card, shown, logits[-len(shown.fitted) :])
-        kept = _keep(files, path)
-    channels = card.in_channels
+    if to == "web":
+        done = web.export_folder(made, model, path, shown, allowed)
+        kept, parity, by = done.files, done.parity, done.runtime
+    else:
+        by = _runtime_version(to)
+        kept, parity = _export_file(made, path, shown, to, allowed, pictures=pictures, fixed=fixed, threads=threads)
+    channels = made.card.in_channels
+    takes = "normalized float32 (N, C, H, W)"
+    if to == "web" or pictures:
+        takes = f"pictures, uint8 ({1 if to == 'web' else 'N'}, H, W, {channels})"
     return ExportResult(
         path=path,
         bytes=sum(each.stat().st_size for each in kept),
@@ -153,15 +162,39 @@ def export(
         top1_agreement=parity.top1_agreement,
         images=parity.images,
         compared_on=shown.name if parity.images == len(shown.fitted) else f"{shown.name} and the stored sample",
-        runtime=_runtime_version(to),
-        precision=card.precision,
-        takes=f"pictures, uint8 (N, H, W, {channels})" if pictures else "normalized float32 (N, C, H, W)",
+        runtime=by,
+        precision=made.card.precision,
+        takes=takes,
         files=kept,
-        notes=card.plan.notes,
+        notes=made.card.plan.notes,
     )
 
 
-def _destination(model: str, out: Path | None, to: Format) -> Path:
+def _export_file(
+    made: Checkpoint,
+    path: Path,
+    shown: Shown,
+    to: FileFormat,
+    allowed: Tolerance,
+    *,
+    pictures: bool,
+    fixed: bool,
+    threads: int | None,
+) -> tuple[tuple[Path, ...], Parity]:
+    """Write a file once it is proved; return what was written, and how far it is from its checkpoint."""
+    from mobilenets.parity import prove, with_facts
+
+    with TemporaryDirectory() as folder:  # nobody reads from `path` what has not been proved
+        draft = Path(folder) / path.name
+        _write(made, to, draft, pictures=pictures, fixed=fixed)
+        parity, logits = prove(made, draft, shown, tolerance=allowed, threads=threads)
+        card = with_facts(made.card, parity, shown, f"exported for {to}", _runtime_version(to))
+        files = _write(replace(made, card=card), to, draft, pictures=pictures, fixed=fixed)
+        _check_again(draft, card, shown, logits[-len(shown.fitted) :])
+        return _keep(files, path), parity
+
+
+def _destination(model: str, out: Path | None, to: FileFormat) -> Path:
     """Return where the file goes; its ending is what tells the runtimes apart.
 
     Raises InputError for another ending, and for a folder.
@@ -180,7 +213,7 @@ def _destination(model: str, out: Path | None, to: Format) -> Path:
     return path
 
 
-def _write(checkpoint: Checkpoint, to: Format, path: Path, *, pictures: bool, fixed: bool) -> tuple[Path, ...]:
+def _write(checkpoint: Checkpoint, to: FileFormat, path: Path, *, pictures: bool, fixed: bool) -> tuple[Path, ...]:
     """Write a checkpoint's files, the one called `path` last; return their paths.
 
     Raises:
@@ -214,21 +247,6 @@ def _write(checkpoint: Checkpoint, to: Format, path: Path, *, pictures: bool, fi
     return tuple(paths)
 
 
-def _with_facts(card: Card, parity: Parity, shown: Shown, to: Format) -> Card:
-    """Return the card with what was measured of the file."""
-    from mobilenets.checkpoint import Metric
-
-    on = f"{shown.name}, this file against its checkpoint"  # no data set's own name: it was not trained on
-    facts = {
-        "max_abs_error": parity.max_abs_error,
-        "relative_error": parity.relative_error,
-        "top1_agreement": parity.top1_agreement,
-    }
-    metrics = tuple(Metric(name, value, on, parity.images) for name, value in facts.items())
-    note = f"exported for {to}, compared with its checkpoint by {_runtime_version(to)}"
-    return replace(card, metrics=(*card.metrics, *metrics), notes=(*card.notes, note))
-
-
 def _check_again(path: Path, card: Card, shown: Shown, logits: npt.NDArray[np.float32]) -> None:
     """Load the file that is kept, which has another card than the one judged, and see that it is the same otherwise."""
     from mobilenets import runtime as runtimes
@@ -256,7 +274,7 @@ def _keep(files: tuple[Path, ...], path: Path) -> tuple[Path, ...]:
     return targets[::-1]
 
 
-def _runtime_version(to: Format) -> str:
+def _runtime_version(to: FileFormat) -> str:
     from importlib.metadata import version
 
     from mobilenets.runtime import RUNTIMES

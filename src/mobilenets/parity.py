@@ -6,9 +6,9 @@ fails here is kept, and the message names the operation that is at fault, where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,7 +217,13 @@ def answers(predictor: Predictor, fitted: Fitted) -> Logits:
 
 
 def prove(
-    checkpoint: Checkpoint, path: Path, shown: Shown, *, tolerance: Tolerance | None = None, threads: int | None = None
+    checkpoint: Checkpoint,
+    path: Path,
+    shown: Shown,
+    *,
+    tolerance: Tolerance | None = None,
+    threads: int | None = None,
+    run: Callable[[Path, Fitted], Logits] | None = None,
 ) -> tuple[Parity, Logits]:
     """Load an exported file back by its own runtime, and compare it with the checkpoint it was made from.
 
@@ -227,6 +233,7 @@ def prove(
         shown: pictures; the checkpoint's stored sample is compared beside them, with its stored output.
         tolerance: what is let through; None takes that of the checkpoint's precision.
         threads: how many the runtime may use.
+        run: runs the file on pictures uint8 (N, height, width, C) where that is not for the runtime of its ending.
 
     Returns:
         How far apart they are, and the file's logits, float32 (N, classes), the sample's first.
@@ -244,8 +251,11 @@ def prove(
     if checkpoint.sample is not None:
         picture, output = checkpoint.sample
         fitted, expected = np.concatenate([picture[np.newaxis], fitted]), np.concatenate([output[np.newaxis], expected])
-    with closing(runtimes.load(path, threads=threads)) as predictor:
-        measured = answers(predictor, fitted)
+    if run is None:
+        with closing(runtimes.load(path, threads=threads)) as predictor:
+            measured = answers(predictor, fitted)
+    else:
+        measured = run(path, fitted)
     if measured.shape != expected.shape:
         raise ParityError(f"{path.name}: it gives logits {measured.shape} where {expected.shape} are meant")
     parity = compare(expected, measured, clear=CLEAR[precision])
@@ -256,6 +266,21 @@ def prove(
     culprit = _culprit(checkpoint, path, fitted[worst : worst + 1])
     where = "" if culprit is None else f"; {culprit}"
     raise ParityError(f"{path.name} does not compute what it was made from: {objection}{where}; nothing was written")
+
+
+def with_facts(card: Card, parity: Parity, shown: Shown, what: str, by: str) -> Card:
+    """Return the card of what was made ("exported for onnx"), with what was measured of it, run `by` some runtime."""
+    from mobilenets.checkpoint import Metric
+
+    on = f"{shown.name}, this file against its checkpoint"  # no data set's own name: it was not trained on
+    facts = {
+        "max_abs_error": parity.max_abs_error,
+        "relative_error": parity.relative_error,
+        "top1_agreement": parity.top1_agreement,
+    }
+    metrics = tuple(Metric(name, value, on, parity.images) for name, value in facts.items())
+    note = f"{what}, compared with its checkpoint by {by}"
+    return replace(card, metrics=(*card.metrics, *metrics), notes=(*card.notes, note))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,63 @@
+// A model's card, for people.
+
+import { element, factTable, percent, size, whole } from "./elements.js";
+
+const SHARES = new Set(["top1", "top5", "top1_agreement", "map", "map_50"]);
+
+/** Fill `place` with what a card says. */
+export function showCard(place, card) {
+  const [height, width] = card.resolution;
+  const network = [
+    ["architecture", card.arch?.name ?? card.arch],
+    ["width", card.width],
+    ["picture", `${width} × ${height}, ${card.in_channels === 1 ? "grey" : "colour"}`],
+    ["classes", whole(card.labels.length)],
+    ["parameters", card.parameters && whole(card.parameters)],
+    ["multiply-adds", card.multiply_adds && whole(card.multiply_adds)],
+    ["precision", card.precision],
+    ["file", card.bytes && size(card.bytes)],
+    ["run by", card.runtime],
+  ];
+  const { resize, interpolation, mean, std } = card.preprocess;
+  const pictures = [
+    ["resized", resize === null ? "stretched to the picture size" : `short side to ${resize}, then the centre is cut out`],
+    ["filter", interpolation],
+    ["mean", mean.map(number).join(", ")],
+    ["deviation", std.map(number).join(", ")],
+  ];
+  const tables = [factTable("The network", present(network)), factTable("How pictures enter", pictures)];
+  if (card.metrics?.length) tables.push(metricTable(card.metrics));
+  const origin = present([
+    ["origin", card.origin],
+    ["made from", card.parent && `sha256 ${card.parent.slice(0, 16)}…`],
+    ["notes", card.notes?.join(" ")],
+  ]);
+  if (origin.length) tables.push(factTable("Where it is from", origin));
+  if (card.recipe) tables.push(factTable("Recipe", Object.entries(card.recipe).map(([key, value]) => [key.replaceAll("_", " "), text(value)])));
+  place.replaceChildren(element("div", { class: "facts" }, ...tables), labelList(card.labels));
+}
+
+function present(rows) {
+  return rows.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([name, value]) => [name, String(value)]);
+}
+
+function metricTable(metrics) {
+  const rows = metrics.map(({ name, value, dataset, images }) => {
+    const shown = SHARES.has(name) ? percent(value, 2) : number(value);
+    return [name.replaceAll("_", " "), `${shown} on ${dataset}${images ? `, ${whole(images)} pictures` : ""}`];
+  });
+  return factTable("Measured", rows);
+}
+
+function labelList(labels) {
+  const items = labels.map((label) => element("li", {}, label));
+  const list = element("ol", { class: "scroll", start: "0", tabindex: "0", "aria-label": "Classes" }, ...items);
+  return element("details", {}, element("summary", {}, `All ${whole(labels.length)} classes`), list);
+}
+
+const number = (value) => (Math.abs(value) >= 1e-3 || value === 0 ? String(Number(value.toPrecision(4))) : value.toExponential(1));
+
+function text(value) {
+  if (value === null) return "none";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
