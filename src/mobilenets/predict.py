@@ -99,7 +99,7 @@ def classify(
     from mobilenets.runtime import feed
 
     fitted = [fit(picture, predictor.card.preprocess) for picture in pictures]
-    return _likeliest(feed.logits_of(predictor, fitted), predictor.card.labels, top)
+    return likeliest(feed.logits_of(predictor, fitted), predictor.card.labels, top)
 
 
 def find_pictures(images: Iterable[str]) -> list[Path]:
@@ -181,7 +181,7 @@ def _classified(predictor: Predictor, batch: Sequence[_Picture], top: int) -> li
     from mobilenets.runtime import feed
 
     fitted = [picture.fitted for picture in batch if picture.fitted is not None]
-    answers = iter(_likeliest(feed.logits_of(predictor, fitted), predictor.card.labels, top))
+    answers = iter(likeliest(feed.logits_of(predictor, fitted), predictor.card.labels, top))
     return [
         Classification(str(picture.path), error=picture.error)
         if picture.fitted is None
@@ -190,7 +190,11 @@ def _classified(predictor: Predictor, batch: Sequence[_Picture], top: int) -> li
     ]
 
 
-def _likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str], top: int) -> list[tuple[Prediction, ...]]:
+def likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str], top: int) -> list[tuple[Prediction, ...]]:
+    """Return for each row of logits, float32 (N, classes), its best classes, the likeliest first.
+
+    Raises CheckpointError where a logit is no number.
+    """
     import numpy as np
 
     from mobilenets.metrics import best_classes, softmax

@@ -107,7 +107,10 @@ def write_page(
     history: Sequence[Mapping[str, Any]],
     decisions: Decisions,
 ) -> list[Path]:
-    """Write report.html: curves, confusion matrix, classes, the most confidently wrong pictures, recipe, command."""
+    """Write report.html: curves, confusion matrix, classes, the most confidently wrong pictures, recipe, command.
+
+    The report's numbers are in report.json, for programs.
+    """
     wrong = [
         WrongPicture(
             name=data.val.name(index),
@@ -127,4 +130,5 @@ def write_page(
         command=f"{decisions.request.command} --out {shlex.quote(str(out))}",
         machine={**describe_machine(), "computed as": str(decisions.speed), "threads": decisions.threads},
     )
+    write_atomically(out / "report.json", json.dumps(report.to_json()) + "\n")
     return [page]
