@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from mobilenets.arch import ARCHITECTURES
 from mobilenets.checkpoint import Checkpoint, load, read_card, save
 from mobilenets.errors import InputError, MobileNetsError
 from mobilenets.image import normalize
-from mobilenets.nn.network import from_checkpoint, to_tensors
+from mobilenets.nn.network import build, from_checkpoint, to_tensors
 from mobilenets.recipe import Recipe
 from mobilenets.train import loop, run, train
 from mobilenets.train.optimization import set_learning_rate
@@ -221,6 +222,18 @@ def test_starting_from_weights_of_other_classes_replaces_the_classifier(
     train(**tiny(out=tmp_path / "replaced", weights=str(other), epochs=1))
     assert "classifier replaced" in capsys.readouterr().err
     assert read_card(tmp_path / "kept" / "best.safetensors").parent == known.sha256
+
+
+def test_weights_fit_a_form_with_other_strides(tiny: Tiny, tiny_model: str, tmp_path: Path) -> None:
+    """The form for small pictures differs from the paper's table in strides alone, and these have no weights."""
+    paper, small = (ARCHITECTURES[name] for name in ("mobilenet_v2", "mobilenet_v2_cifar"))
+    card = replace(read_card(tiny_model), arch=paper, width=0.1)
+    save(Checkpoint(card, to_tensors(build(card.plan))), tmp_path / "paper.safetensors")
+    options = {"weights": str(tmp_path / "paper.safetensors"), "epochs": 1}
+    train(**tiny(out=tmp_path / "run", model=small.name, **options))
+    assert read_card(tmp_path / "run" / "last.safetensors").arch == small
+    with pytest.raises(InputError, match="these are of mobilenet_v2, not of mobilenet_v2_mnist"):
+        train(**tiny(out=tmp_path / "other", model="mobilenet_v2_mnist", **options))
 
 
 def test_folded_batch_norm_is_put_back(

@@ -11,6 +11,7 @@ import torch
 
 from mobilenets import checkpoint as files
 from mobilenets.arch import ARCHITECTURES, arch_named
+from mobilenets.arch.mobilenet import Classifier, Dense, Pool, Row
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.data import Data
 from mobilenets.errors import CheckpointError, InputError, MissingExtraError, WeightsError
@@ -46,7 +47,7 @@ def choose_weights(request: Request, data: Data, say: Say) -> Checkpoint | None:
 def _weights_asked_for(request: Request) -> Checkpoint | None:
     if request.weights == "none":
         return None
-    named = request.weights or (None if _is_architecture(request.model) else request.model)
+    named = request.weights or (None if is_architecture(request.model) else request.model)
     if named is None:
         return None
     return files.load(named) if is_file(named) else checkpoint_for(named)
@@ -55,7 +56,7 @@ def _weights_asked_for(request: Request) -> Checkpoint | None:
 def _published_weights(request: Request, data: Data, say: Say) -> Checkpoint | None:
     """Return the best published weights for photographs in colour."""
     wanted = "" if request.width is None else f" of width {request.width:g}"
-    if min(_pair(request.resolution) or _sides(data)) < PHOTO_SIDE or data.train.channels != 3:
+    if min(pair(request.resolution) or sides_of(data)) < PHOTO_SIDE or data.train.channels != 3:
         say(f"{request.model}{wanted}: from random weights, as published ones are of photographs in colour")
         return None
     try:
@@ -67,28 +68,35 @@ def _published_weights(request: Request, data: Data, say: Say) -> Checkpoint | N
     return source
 
 
-def _sides(data: Data) -> tuple[int, int]:
+def sides_of(data: Data) -> tuple[int, int]:
+    """Return height and width of the training pictures, or their medians."""
     sides = data.train.sides
     assert sides is not None  # there are pictures to train on
     return sides
 
 
-def _is_architecture(model: str) -> bool:
+def is_architecture(model: str) -> bool:
+    """Say whether a MODEL names a table, with or without options."""
     return model.partition(":")[0] in ARCHITECTURES
 
 
 def is_file(text: str) -> bool:
     """Say whether a MODEL or a weights argument means a checkpoint file rather than a name."""
-    return not _is_architecture(text) and (Path(text).suffix == ".safetensors" or Path(text).is_file())
+    return not is_architecture(text) and (Path(text).suffix == ".safetensors" or Path(text).is_file())
 
 
 def choose_recipe(request: Request, data: Data, card: Card, *, pretrained: bool) -> Recipe:
     """Return the recipe to train with: the named one adapted to the data, or exactly the one out of a file."""
-    name = request.recipe or ("finetune" if pretrained or request.freeze else "scratch")
+    usual = "detect" if data.boxed else "finetune" if pretrained or request.freeze else "scratch"
+    name = request.recipe or usual
     if name in RECIPES:
-        side = min(card.resolution)
         recipe = fitted(
-            recipe_named(name), images=len(data.train), side=side, mirrorable=data.mirrorable, freeze=request.freeze
+            recipe_named(name),
+            images=len(data.train),
+            side=min(card.resolution),
+            mirrorable=data.mirrorable,
+            freeze=request.freeze,
+            boxed=data.boxed,
         )
     else:
         recipe = _recipe_from_file(name)
@@ -148,8 +156,8 @@ def make_card(request: Request, data: Data, source: Checkpoint | None) -> Card:
         arch, width, of_source = of_file.arch, of_file.width, of_file.resolution
     else:
         arch, width, of_source = arch_named(request.model), 1.0, None
-    resolution = _pair(request.resolution) or of_source
-    sides = _sides(data)
+    resolution = pair(request.resolution) or of_source
+    sides = sides_of(data)
     if resolution is None:
         resolution = sides if max(sides) <= arch.resolution else (arch.resolution, arch.resolution)
     channels = data.train.channels
@@ -169,21 +177,23 @@ def _card_from(source: Checkpoint, request: Request, data: Data) -> Card:
     if card.precision != "float32":
         raise CheckpointError(f"the weights are {card.precision}: train from the float32 checkpoint they were made of")
     arch = card.arch
-    if _is_architecture(request.model):
+    if is_architecture(request.model):
         asked = arch_named(request.model)
-        if asked.rows != card.arch.rows:
+        if _strideless(asked.rows) != _strideless(arch.rows):
             raise InputError(
                 f"--weights {request.weights}: these are of {card.arch.name}, not of {request.model}: "
                 f"give --model {card.arch.name}, or --weights none"
             )
         if ":" in request.model:  # options that were asked for by name win over the weights' own
             arch = asked
+        elif asked.rows != arch.rows:  # a form for other sizes of picture: strides have no weights
+            arch = replace(arch, name=asked.name, paper=asked.paper, rows=asked.rows, resolution=asked.resolution)
     if request.width is not None and request.width != card.width:
         raise InputError(
             f"--width {request.width:g}: the weights have width {card.width:g}: leave it out, or --weights none"
         )
-    preprocess = _with_channels(card.preprocess, data.train.channels)
-    resolution = _pair(request.resolution) or card.resolution
+    preprocess = with_channels(card.preprocess, data.train.channels)
+    resolution = pair(request.resolution) or card.resolution
     if resolution != card.resolution:
         resize = preprocess.resize and round(preprocess.resize * min(resolution) / min(card.resolution))
         preprocess = replace(preprocess, height=resolution[0], width=resolution[1], resize=resize)
@@ -200,24 +210,29 @@ def _card_from(source: Checkpoint, request: Request, data: Data) -> Card:
     )
 
 
+def _strideless(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    return tuple(row if isinstance(row, Pool | Dense | Classifier) else replace(row, s=1) for row in rows)
+
+
 def make_network(card: Card, source: Checkpoint | None, seed: int, say: Say) -> Network:
     """Build the card's network: from the source's weights, and what these do not have drawn from the seed.
 
-    The classifier is kept where it is of the same classes.
+    The classifier, or a detector's heads, are kept where they are of the same classes.
     """
     torch.manual_seed(seed)
     network = build(card.plan)
     if source is not None:
-        classifier = network.plan.ops[-1].name
         tensors = source.tensors
         if source.card.labels != card.labels:
-            tensors = {name: value for name, value in tensors.items() if not name.startswith(f"{classifier}.")}
+            last = set(network.plan.outputs)
+            tensors = {name: value for name, value in tensors.items() if name.partition(".")[0] not in last}
         for note in adopt(network, replace(source, tensors=tensors)):
             say(note)
     return network
 
 
-def _pair(resolution: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def pair(resolution: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return (height, width) of what was asked for."""
     return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
@@ -229,7 +244,7 @@ def _resize(resolution: tuple[int, int], sides: tuple[int, int]) -> int | None:
     return None if same_proportion else min(resolution)
 
 
-def _with_channels(preprocess: Preprocess, channels: int) -> Preprocess:
+def with_channels(preprocess: Preprocess, channels: int) -> Preprocess:
     """Return the preprocessing for another number of channels, as `fold_stem` treats them."""
     if channels == preprocess.channels:
         return preprocess
