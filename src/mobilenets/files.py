@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files so that nobody ever reads half of one, and where what can be made again is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from mobilenets.errors import InputError
+from mobilenets.errors import InputError, WeightsError
 
 
 def write_atomically(path: Path, data: bytes | str) -> Path:
@@ -39,3 +39,26 @@ def write_atomically(path: Path, data: bytes | str) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be had again, weights and compiled kernels; it need not exist yet.
+
+    It is `$MOBILENETS_CACHE`, or `mobilenets` in :func:`all_caches`.
+
+    Raises:
+        WeightsError: this user has no home folder, and the environment names no other.
+    """
+    named = os.environ.get("MOBILENETS_CACHE")
+    return Path(named).expanduser() if named else all_caches() / "mobilenets"
+
+
+def all_caches() -> Path:
+    """Return the folder that programs keep their caches in, as the XDG base directory specification says."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():  # a relative one counts as none
+        return named
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        raise WeightsError("this user has no home folder: name a folder for weights in MOBILENETS_CACHE") from None

@@ -13,10 +13,11 @@ import pytest
 
 from mobilenets.checkpoint import Checkpoint, Metric, load
 from mobilenets.errors import ConvertError, MissingExtraError, WeightsError
+from mobilenets.files import cache_folder
 from mobilenets.image import Preprocess
 from mobilenets.nn.download import Patience
 from mobilenets.nn.published import PUBLISHED, Published
-from mobilenets.nn.weights import IMAGENET, at_hand, cache_folder, checkpoint_for, fetch, published
+from mobilenets.nn.weights import IMAGENET, at_hand, checkpoint_for, fetch, published
 
 if TYPE_CHECKING:
     from tests.nn.conftest import FileServer

@@ -18,6 +18,7 @@ from pathlib import Path
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.checkpoint import Card, Checkpoint, Metric, load, save
 from mobilenets.errors import CheckpointError, MissingExtraError, WeightsError
+from mobilenets.files import all_caches, cache_folder
 from mobilenets.nn.download import Patience, UnreachableError, digest, unwritable
 from mobilenets.nn.download import download as download_file
 from mobilenets.nn.published import PUBLISHED, Published
@@ -34,16 +35,6 @@ def published(architecture: str | None = None, *, table: Mapping[str, Published]
     ['mobilenet_v2_050.lamb_in1k', 'mobilenet_v2.ra_in1k']
     """
     return tuple(entry for entry in table.values() if architecture in {None, entry.architecture})
-
-
-def cache_folder() -> Path:
-    """Return the folder that weights are kept in; it need not exist yet.
-
-    Raises:
-        WeightsError: this user has no home folder, and the environment names no other.
-    """
-    named = os.environ.get("MOBILENETS_CACHE")
-    return Path(named).expanduser() if named else _caches() / "mobilenets"
 
 
 def at_hand(
@@ -145,17 +136,6 @@ def fetch(entry: Published, *, folder: Path | None = None, patience: Patience | 
     return own
 
 
-def _caches() -> Path:
-    """Return the folder that programs keep their caches in, as the XDG base directory specification says."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if named.is_absolute():  # a relative one counts as none
-        return named
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        raise WeightsError("this user has no home folder: name a folder for weights in MOBILENETS_CACHE") from None
-
-
 def _entries(model: str, width: float | None, table: Mapping[str, Published]) -> list[Published]:
     """Return what `model` may mean, the best first."""
     for entry in table.values():
@@ -206,7 +186,7 @@ def _places(entry: Published, own: Path) -> list[Path]:
         places = [Path(place) / path for place in (spec.submodule_search_locations or ())] if spec else []
     elif entry.sha256:  # torchvision and timm keep files by their published names, which have digits of the sha256
         torch_home = os.environ.get("TORCH_HOME")
-        torch_cache = Path(torch_home).expanduser() if torch_home else _caches() / "torch"
+        torch_cache = Path(torch_home).expanduser() if torch_home else all_caches() / "torch"
         places.append(torch_cache / "hub" / "checkpoints" / entry.file)
     return [place for place in places if place.is_file()]
 
