@@ -20,7 +20,7 @@ BUSY = 0.5
 
 
 def bench(
-    model: str,
+    model: str | None = None,
     *,
     runtimes: str | tuple[str, ...] | None = None,
     precisions: str | tuple[str, ...] | None = None,
@@ -32,6 +32,9 @@ def bench(
     per_op: bool = False,
     slowest_first: bool = False,
     out: Path | None = None,
+    table: Path | None = None,
+    networks: int = 96,
+    minutes: float | None = None,
 ) -> BenchResult:
     """Time a network in every runtime, precision and number of threads, and say which is fastest.
 
@@ -53,6 +56,10 @@ def bench(
         per_op: Time every operation too, beside its multiply-adds and bytes.
         slowest_first: List the operations by their time and not in their order.
         out: A folder for bench.json and the picture bench.png.
+        table: A file for a latency table of this device, which mobilenets fit reads here or elsewhere: many small
+            measurements, kept as they come, so that an interrupted one goes on. MODEL adds networks like it.
+        networks: How many networks a table has, MODEL's apart.
+        minutes: Stop filling a table after this long.
 
     Returns:
         A row for each configuration, the machine, and what others published of this network.
@@ -71,7 +78,7 @@ def bench(
     from mobilenets.bench.subject import runtimes_for, subject
     from mobilenets.machine import describe_machine
 
-    for flag, value in (("repeats", repeats), ("batch", batch)):
+    for flag, value in (("repeats", repeats), ("batch", batch), ("networks", networks)):
         if value < 1:
             raise InputError(f"--{flag} must be 1 or more, not {value}")
     counts, kinds = counted(threads), named(precisions)
@@ -79,6 +86,14 @@ def bench(
         if kind not in PRECISIONS:
             raise InputError(f"--precisions are {', '.join(PRECISIONS)}, not {kind!r}")
     busy = load_average()
+    if table is not None:
+        from mobilenets.bench.tabulation import fill
+
+        layout = None if model is None else subject(model, width=width, resolution=resolution).card.plan
+        wanted = (named(runtimes), kinds, counts)
+        return fill(table, model, layout, wanted, networks=networks, repeats=repeats, minutes=minutes)
+    if model is None:
+        raise InputError("name a MODEL to time, or a file for a latency table with --table")
     found = subject(model, width=width, resolution=resolution)
     names = runtimes_for(found, named(runtimes))
     configurations = combined(names, kinds, counts, found.precisions)

@@ -3,7 +3,8 @@
     python -m mobilenets.bench.worker
 
 Requests come as lines of JSON on standard input, each is answered by one line on standard output: `{"card": JOB}`,
-`{"open": JOB}`, `{"run": N, "warm": M}`, `{"memory": true}`, `{"operations": N}`. An answer with `error` says why there
+`{"open": JOB}`, `{"run": N, "warm": M}`, `{"memory": true}`, `{"operations": N}`, and, for several networks at once,
+`{"together": [JOB, ...], "rounds": N, "runs": M}`. An answer with `error` says why there
 is no other. What libraries print goes to standard error. The end of the input ends the process, and so does the
 parent's death.
 """
@@ -13,9 +14,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +69,8 @@ class _Worker:
                 return {"card": predictor.card.to_json()}
         if "open" in request:
             return self._open(Job.from_json(request["open"]))
+        if "together" in request:
+            return {"rounds_ms": together([Job.from_json(job) for job in request["together"]], request)}
         if "run" in request:
             return {"times_ms": self._times(request["run"], request["warm"])}
         if "memory" in request:
@@ -86,20 +91,9 @@ class _Worker:
         return {"load_ms": load_ms}
 
     def _times(self, count: int, warm: int) -> list[float]:
-        """Return the milliseconds of `count` runs, after at least `warm` ones, and `WARM_MS`, that are not counted."""
         assert self._predictor is not None
         assert self._batch is not None
-        run, batch, now = self._predictor.run, self._batch, time.perf_counter_ns
-        begun, done = now(), 0
-        while done < warm or (warm and now() - begun < WARM_MS * 1e6):
-            run(batch)
-            done += 1
-        times_ms = []
-        for _ in range(count):
-            begun = now()
-            run(batch)
-            times_ms.append((now() - begun) / 1e6)
-        return times_ms
+        return timed(self._predictor, self._batch, count, warm)
 
     def _memory(self) -> dict[str, Any]:
         """Return the peak of this process, what the runtime and model added, and what running added; None if unknown.
@@ -122,6 +116,37 @@ class _Worker:
         assert self._predictor is not None
         assert self._batch is not None
         return {"operations_ms": profile(self._job, self._predictor.card, self._batch, count)}
+
+
+def timed(predictor: Predictor, batch: NDArray[Any], count: int, warm: int) -> list[float]:
+    """Return the milliseconds of `count` runs, after at least `warm` ones, and `WARM_MS`, that are not counted."""
+    run, now = predictor.run, time.perf_counter_ns
+    begun, done = now(), 0
+    while done < warm or (warm and now() - begun < WARM_MS * 1e6):
+        run(batch)
+        done += 1
+    times_ms = []
+    for _ in range(count):
+        begun = now()
+        run(batch)
+        times_ms.append((now() - begun) / 1e6)
+    return times_ms
+
+
+def together(jobs: Sequence[Job], request: Mapping[str, int]) -> list[list[list[float]]]:
+    """Open several networks and time them in turns; return for each the milliseconds of every round."""
+    opened = []
+    for job in jobs:
+        predictor = open_predictor(job)
+        opened.append((predictor, noise(predictor.card, job, pictures=predictor.pictures)))
+    rounds: list[list[list[float]]] = [[] for _ in opened]
+    order = random.Random(0)  # noqa: S311 - a shuffle, no secret
+    for _ in range(request["rounds"]):
+        for index in order.sample(range(len(opened)), len(opened)):
+            rounds[index].append(timed(*opened[index], request["runs"], WARM_RUNS))
+    for predictor, _ in opened:
+        predictor.close()
+    return rounds
 
 
 def open_predictor(job: Job) -> Predictor:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from mobilenets.arch import Op, plan
 from mobilenets.arch.cost import multiply_adds, parameters
+from mobilenets.arch.published import Printed
 from mobilenets.draw import FAINT, RIGHT, WRONG, figure_style, to_png
 from mobilenets.reproduce.detectors import v3_table6
 from mobilenets.reproduce.outcome import Reproduction, Row, Settings, compared
-from mobilenets.reproduce.published import Printed, counted, network, printed_on
+from mobilenets.reproduce.published import beside, counted, network, printed_on
 
 BATCH_NORM = "Parameters are counted as the papers do, without BatchNorm's, which `mobilenets show` counts too."
 ACCURACY = (
@@ -28,7 +29,7 @@ def reproduce_v1_tables(_settings: Settings) -> Reproduction:
             "arXiv:1704.04861 builds a network of depthwise separable convolutions alone, and shrinks it by a width "
             "multiplier and by its resolution. Its tables say what that costs and what accuracy is left."
         ),
-        rows=(*_layer_types(), *_one_layer(), *(line.row() for line in printed)),
+        rows=(*_layer_types(), *_one_layer(), *(beside(line) for line in printed)),
         notes=(
             (
                 "Section 3.2 counts 28 layers: a convolution, 13 blocks of two, and the classifier, which is what "
@@ -55,7 +56,7 @@ def reproduce_v2_table4(_settings: Settings) -> Reproduction:
             "arXiv:1801.04381 section 6.1 compares MobileNetV2 at widths 1.0 and 1.4 with its predecessor and with "
             "others of its size: better than V1 with half of the multiply-adds."
         ),
-        rows=tuple(line.row() for line in printed_on("v2-table4")),
+        rows=tuple(beside(line) for line in printed_on("v2-table4")),
         notes=(BATCH_NORM, ACCURACY, "TF-slim's multiply-adds are cut, not rounded: 153.94 is printed 153."),
         picture=_accuracy_over_cost(["v1-tables", "v2-table4"], "The authors' own grid, in TF-slim"),
         caption="Figure 5 drawn again: published accuracies of V1 and V2 over counted multiply-adds",
@@ -72,7 +73,7 @@ def reproduce_v3_tables(_settings: Settings) -> Reproduction:
             "Tables 1 and 2 are `mobilenets show mobilenet_v3_large` and `mobilenet_v3_small`; Table 3 compares them "
             "as classifiers, Table 6 as detectors."
         ),
-        rows=(*(line.row() for line in printed_on("v3-tables")), *v3_table6()),
+        rows=(*(beside(line) for line in printed_on("v3-tables")), *v3_table6()),
         notes=(
             BATCH_NORM,
             ACCURACY,

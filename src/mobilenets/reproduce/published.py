@@ -1,14 +1,12 @@
-"""The published numbers of whole networks, as printed, each with its source: `published.csv`."""
+"""Published numbers of whole networks beside what their tables count."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass, fields, replace
-from functools import cache
-from importlib import resources
+from dataclasses import replace
 
 from mobilenets.arch import ARCHITECTURES, Arch, Cost, Plan, cost, plan
 from mobilenets.arch.mobilenet import Conv, Dense, Row, Separable
+from mobilenets.arch.published import Printed, printed
 from mobilenets.reproduce import outcome
 
 UNITS = {
@@ -21,46 +19,19 @@ UNITS = {
 }
 
 
-@dataclass(frozen=True)
-class Printed:
-    """A line of `published.csv`: one number of one network. `arch` is empty for networks we have no table of."""
-
-    page: str
-    section: str
-    model: str
-    arch: str
-    width: str
-    resolution: int
-    classes: int
-    quantity: str
-    printed: str
-    source: str
-    note: str
-
-    def row(self) -> outcome.Row:
-        """Return the number beside ours: counted where it is a count, else as published."""
-        unit = UNITS[self.quantity]
-        if self.arch and self.quantity in ("params_m", "madds_m"):
-            total = counted(self.arch, float(self.width), self.resolution, self.classes)
-            ours = (total.parameters if self.quantity == "params_m" else total.multiply_adds) / 1e6
-            return outcome.compared(self.model, ours, self.printed, unit, section=self.section, note=self.note)
-        return outcome.Row(self.model, None, self.printed, unit, self.note, section=self.section)
+def beside(line: Printed) -> outcome.Row:
+    """Return a number beside ours: counted where it is a count, else as published."""
+    unit = UNITS[line.quantity]
+    if line.arch and line.quantity in ("params_m", "madds_m"):
+        total = counted(line.arch, float(line.width), line.resolution, line.classes)
+        ours = (total.parameters if line.quantity == "params_m" else total.multiply_adds) / 1e6
+        return outcome.compared(line.model, ours, line.printed, unit, section=line.section, note=line.note)
+    return outcome.Row(line.model, None, line.printed, unit, line.note, section=line.section)
 
 
 def printed_on(page: str) -> list[Printed]:
     """Return the published numbers of one page, in the order of its table."""
-    return [line for line in _lines() if line.page == page]
-
-
-@cache
-def _lines() -> tuple[Printed, ...]:
-    text = resources.files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
-    header, *lines = csv.reader(text.splitlines())
-    assert header == [field.name for field in fields(Printed)]
-    return tuple(
-        Printed(page, section, model, arch, width, int(resolution), int(classes), quantity, printed, source, note)
-        for page, section, model, arch, width, resolution, classes, quantity, printed, source, note in lines
-    )
+    return [line for line in printed() if line.page == page]
 
 
 def network(name: str) -> Arch:
