@@ -25,6 +25,9 @@ _MEDIA_TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 
+BROWSER_ONLY = frozenset({"browser.js", "engine.js", "network.js", "pixels.js"})
+"""Files that a service need not send: they run the model in the browser."""
+
 _BEHIND = frozenset({"package.json", "package-lock.json", "prove.js", "service-worker.js"})
 """Files that no browser asks a service for: see `behind`."""
 

@@ -5,25 +5,30 @@ import { element, factTable, percent, shape, whole } from "./elements.js";
 const TABLE_CLASSES = 30; // up to here the matrix is a table with its counts in it, above a drawing
 const PAIRS = 12;
 
-/** Fill `place` with a report. */
+/** Fill `place` with a report; what it does not have is left out. */
 export function showReport(place, report) {
   place.replaceChildren();
-  const { labels, confusion, history } = report;
+  const { labels, confusion, history, html } = report;
   const rows = [
-    ["top-1", percent(report.top1, 2)],
-    ...(labels?.length > 5 ? [["top-5", percent(report.top5, 2)]] : []),
-    ...(report.loss === null || report.loss === undefined ? [] : [["loss", report.loss.toFixed(4)]]),
-    ["pictures", `${whole(report.images)}${report.part ? ` (${report.part})` : ""}`],
-    ["data", report.data || "not said"],
-  ];
-  place.append(factTable("Judged", rows));
+    ["top-1", isNumber(report.top1) && percent(report.top1, 2)],
+    ["top-5", labels?.length > 5 && isNumber(report.top5) && percent(report.top5, 2)],
+    ["loss", isNumber(report.loss) && report.loss.toFixed(4)],
+    ["pictures", isNumber(report.images) && `${whole(report.images)}${report.part ? ` (${report.part})` : ""}`],
+    ["data", report.data],
+  ].filter(([, value]) => value);
+  if (rows.length) place.append(factTable("Judged", rows));
   if (history?.length > 1) place.append(element("h3", {}, "Training"), curves(history));
-  if (!confusion?.length) return;
-  place.append(element("h3", {}, "Confusion matrix"));
-  place.append(element("p", { class: "faint" }, "A row is a true class, a column what it was taken for; the stronger the colour, the larger the share of the row. Blue is right, orange wrong."));
-  const matrix = labels.length <= TABLE_CLASSES ? matrixTable(labels, confusion) : matrixDrawing(labels, confusion);
-  place.append(element("div", { class: "pair" }, element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" }, matrix), pairTable(labels, confusion)));
+  if (confusion?.length) {
+    place.append(element("h3", {}, "Confusion matrix"));
+    place.append(element("p", { class: "faint" }, "A row is a true class, a column what it was taken for; the stronger the colour, the larger the share of the row. Blue is right, orange wrong."));
+    const matrix = labels.length <= TABLE_CLASSES ? matrixTable(labels, confusion) : matrixDrawing(labels, confusion);
+    const region = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" }, matrix);
+    place.append(element("div", { class: "pair" }, region, pairTable(labels, confusion)));
+  }
+  if (html) place.append(element("p", { class: "more" }, element("a", { href: html, target: "_blank", rel: "noopener" }, "Open the whole report, with the pictures it got wrong")));
 }
+
+const isNumber = (value) => typeof value === "number";
 
 function matrixTable(labels, confusion) {
   const heads = labels.map((label) => element("th", { scope: "col" }, label));
