@@ -1,13 +1,16 @@
-"""How much memory a network's activations take: an exact plan of one arena, for several ways to run it.
+"""How much memory a network's activations take: an exact plan of one arena, for three ways to run it.
 
 - "layerwise": one operation after another, each reading and writing whole maps. In place where that is legal: an
   addition over a source that nobody reads again, a scaling likewise, and a depthwise convolution channel by channel
   through the scratch of one channel (maps are (C, H, W) then).
 - "fused": one stage after another (see :mod:`mobilenets.engine.stages`). Within a stage only the rows are kept that
   are still needed, or a group of the inner channels at a time (V2 section 5.1), as a `Schedule` says.
+- "streamed": across stages too, pixels are computed when what reads them asks for them, nothing twice; see
+  :mod:`mobilenets.engine.flow` and, for the few maps that are whole, :mod:`mobilenets.engine.sections`.
 
 Bytes are of activations alone, for one picture, everything that is neither weight nor a register counted. The picture
-is the caller's: a memory map does not contain it, `Memory.picture_bytes` says its size.
+is the caller's: the arena does not contain it, `Memory.picture_bytes` says its size. (Streamed, it comes row by row,
+and the rows that are kept are in the arena.)
 
 Nothing here needs more than the standard library.
 """
@@ -15,18 +18,21 @@ Nothing here needs more than the standard library.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
 from mobilenets.arch import Op, Plan, Precision
 from mobilenets.arch.cost import BYTES
 from mobilenets.engine.arena import Buffer, Placed, arrange, occupied, total
+from mobilenets.engine.flow import PIXELS
+from mobilenets.engine.sections import SUM_BYTES, section_buffers, sections
 from mobilenets.engine.stages import Stage, readers, stages
 
-Mode = Literal["layerwise", "fused"]
-SUM_BYTES = 4
-"""Of a sum in progress: int32, or float32."""
+Mode = Literal["layerwise", "fused", "streamed"]
+MODES: tuple[Mode, ...] = ("layerwise", "fused", "streamed")
+ALIGN = 4
+"""Offsets are multiples of this, because a sum in progress has four bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,8 @@ class Memory:
     """An arena: its size, what lies where, and how much of it each step uses.
 
     Buffers are called as the operation whose output, or part of it, they hold; sums in progress `NAME.sums`, the
-    channel that a depthwise convolution goes through `NAME.channel`.
+    channel that a depthwise convolution goes through `NAME.channel`, what a section keeps of how far it is `NAME.state`, its first operation's.
+    `rings` is how many pixels there are in a streamed operation's buffer, where that is not the whole map.
     """
 
     mode: Mode
@@ -66,6 +73,7 @@ class Memory:
     placed: tuple[Placed, ...]
     steps: tuple[Step, ...]
     picture_bytes: int
+    rings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def peak(self) -> Step:
@@ -97,7 +105,8 @@ def layout(
     *,
     schedule: Schedule | Mapping[str, Schedule] | None = None,
     cut: Sequence[Stage] | None = None,
-    align: int = 1,
+    pixels: int = PIXELS,
+    align: int = ALIGN,
 ) -> Memory:
     """Plan the arena.
 
@@ -107,9 +116,11 @@ def layout(
         mode: how it runs.
         schedule: "fused": of all stages, or by stage name (a stage without one computes row by row).
         cut: "fused": the stages; None takes :func:`mobilenets.engine.stages.stages`.
+        pixels: "streamed": the most that are computed at once.
         align: offsets are multiples of this.
     """
     names: list[tuple[str, tuple[str, ...]]]
+    rings: dict[str, int] = {}
     match mode:
         case "layerwise":
             buffers = _layerwise(plan, precision)
@@ -119,10 +130,14 @@ def layout(
             by_name = schedule if isinstance(schedule, Mapping) else {part.name: schedule for part in parts}
             buffers = _fused(plan, precision, parts, {name: each for name, each in by_name.items() if each})
             names = [(part.name, tuple(op.name for op in part.ops)) for part in parts]
+        case "streamed":
+            flowing = sections(plan, precision, pixels)
+            buffers, rings = section_buffers(plan, precision, flowing, pixels)
+            names = [(part.name, tuple(op.name for op in part.ops)) for part in flowing]
     placed = arrange(buffers, align)
     steps = tuple(Step(name, ops, occupied(placed, index)) for index, (name, ops) in enumerate(names))
     picture = prod(plan.input_shape) * BYTES[precision]
-    return Memory(mode, precision, total(placed), placed, steps, picture)
+    return Memory(mode, precision, total(placed), placed, steps, picture, rings)
 
 
 def _layerwise(plan: Plan, precision: Precision) -> list[Buffer]:
