@@ -112,7 +112,7 @@ def described(card: Card, size_bytes: int, runtime: str) -> dict[str, Any]:
         "file": MODEL_FILE,
         "bytes": size_bytes,
         "runtime": runtime,
-        "explains": head_of(layout) is not None,
+        "explain": head_of(layout) is not None,
         "report": False,
     }
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mobilenets.errors import InputError
-from mobilenets.files import write_atomically
-from mobilenets.nn.weights import cache_folder
+from mobilenets.files import cache_folder, write_atomically
 from mobilenets.page import behind
 
 PACKAGE = "onnxruntime-web"

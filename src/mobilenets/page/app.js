@@ -22,6 +22,7 @@ let spoken = { words: "", at: 0 };
 
 async function start() {
   backend = await openBackend();
+  backend.askKey = askKey;
   if (await prepareOffline(backend, (words) => ($("where").textContent = words))) return; // the page is loaded again
   const models = await backend.models();
   $("private").textContent = backend.words.privacy;
@@ -58,7 +59,7 @@ async function ready(view) {
     view.judged.open = false;
     view.judged.hidden = !card.report;
     $("threshold-setting").hidden = views.every((each) => each.card?.task !== "detection");
-    $("heat-setting").hidden = views.every((each) => each.card?.task === "detection" || each.card?.explains === false);
+    $("heat-setting").hidden = views.every((each) => each.card?.task === "detection" || each.card?.explain === false);
     await backend.open(model, (share) => here() && view.wait("Loading the model", share));
     $("where").textContent = backend.words.where;
   } catch (error) {
@@ -80,7 +81,11 @@ async function loadReport(view) {
   }
 }
 
-const wishes = () => ({ top: TOP, threshold: $("threshold").value / 100, explain: $("heat").value > 0 });
+function wishes(view) {
+  const { task, explain } = view.card ?? {};
+  const threshold = task === "detection" ? $("threshold").value / 100 : 0;
+  return { top: TOP, threshold, explain: task !== "detection" && explain !== false && $("heat").value > 0 };
+}
 
 /** Ask the views' models about the picture that is shown. */
 async function ask(asked = views) {
@@ -89,7 +94,7 @@ async function ask(asked = views) {
     const { model } = view;
     const slow = setTimeout(() => view.wait("Looking"), 250);
     try {
-      const answer = await backend.predict(model, picture, wishes());
+      const answer = await backend.predict(model, picture, wishes(view));
       if (mine !== turn || view.model !== model) continue;
       view.showAnswer(answer, false);
       if (view === views[0]) caption(picture, view.said());
@@ -126,12 +131,23 @@ async function take(files) {
   for (const picture of added.slice(1)) {
     if (mine !== turn || views[0].model !== model) return;
     try {
-      const { predictions, detections } = await backend.predict(model, picture, { ...wishes(), explain: false });
+      const { predictions, detections } = await backend.predict(model, picture, { ...wishes(views[0]), explain: false });
       caption(picture, predictions ? predictions[0].label : `${detections.length} found`);
     } catch {
       caption(picture, "cannot be read");
     }
   }
+}
+
+/** Ask a person for the service's key; null where they give none. */
+function askKey(again) {
+  const dialog = $("key-dialog");
+  $("key-again").hidden = !again;
+  $("key").value = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue ? $("key").value.trim() : null), { once: true });
+  });
 }
 
 function drawStrip() {
@@ -182,7 +198,7 @@ async function live(mine) {
     try {
       const picture = backend.liveSide ? { blob: await jpegOf(bitmap) } : { bitmap };
       for (const view of views) {
-        const answer = await backend.predict(view.model, picture, wishes());
+        const answer = await backend.predict(view.model, picture, wishes(view));
         if (mine !== turn) return;
         view.showAnswer({ width, height, ...answer }, true);
       }
@@ -273,6 +289,7 @@ function connect(models) {
     if (current) later(() => ask());
   });
   document.addEventListener("paste", (event) => {
+    if (event.target.closest?.("dialog")) return;
     const files = [...event.clipboardData.files];
     if (files.length) take(files);
     else trouble("there is no picture in the clipboard");
@@ -311,4 +328,7 @@ function connectDrop() {
   });
 }
 
+$("key-give").addEventListener("click", () => $("key-dialog").close("given"));
+$("key").addEventListener("keydown", (event) => event.key === "Enter" && $("key-dialog").close("given"));
+$("key-dialog").addEventListener("cancel", () => ($("key-dialog").returnValue = ""));
 start().catch((error) => trouble(error.message));

@@ -1,70 +1,89 @@
 // The backend that asks the service which sent this page.
 
+const KEY = "mobilenets.key"; // kept for this tab alone
+
 export class ServiceBackend {
   words = { where: "answered by this service", privacy: "Pictures go to the service that sent this page, and nowhere else." };
   liveSide = 640;
+  askKey = null; // set by the page: returns a promise of the key a person types, or null
   #cards = new Map();
 
   async models() {
-    const answer = await getJson("v1/models");
-    return (answer.models ?? answer).map((each) => (typeof each === "string" ? each : each.name));
+    const { models } = await this.#get("v1/models");
+    return models.map((each) => each.name);
   }
 
   card(model) {
-    if (!this.#cards.has(model)) this.#cards.set(model, getJson(`v1/model?${new URLSearchParams({ model })}`));
+    if (!this.#cards.has(model)) {
+      const card = this.#get(`v1/model?${new URLSearchParams({ model })}`);
+      card.catch(() => this.#cards.delete(model)); // asked again when it is wanted again
+      this.#cards.set(model, card);
+    }
     return this.#cards.get(model);
   }
 
   async open() {}
 
-  async predict(model, picture, { top, threshold, explain }) {
+  async predict(model, { blob }, { top, threshold, explain }) {
     const query = new URLSearchParams({ model, top, threshold });
     if (explain) query.set("explain", "true");
-    const { blob } = picture;
     const began = performance.now();
-    const body = { method: "POST", headers: { "Content-Type": blob.type || "application/octet-stream" }, body: blob };
-    const answer = await getJson(`v1/predict?${query}`, body);
+    const headers = { "Content-Type": blob.type || "application/octet-stream" };
+    const { items } = await this.#get(`v1/predict?${query}`, { method: "POST", headers, body: blob });
     const totalMs = performance.now() - began;
-    const item = (answer.items ?? answer.results ?? [answer].flat())[0];
+    const [item] = items;
     if (item.error) throw new Error(item.error);
-    const predictions = item.predictions?.map((each, place) => {
-      const heat = each.heat ?? (place === 0 ? item.heat : undefined);
-      return heat ? { ...each, heat } : each;
-    });
-    const { detections, width, height } = item;
-    const steps = stepsOf(item, totalMs);
-    return { predictions, detections, width, height, totalMs, steps };
+    const { predictions, detections, width, height, heat } = item;
+    if (heat && predictions) predictions[0].heat = heat;
+    return { predictions, detections, width, height, totalMs, steps: stepsOf(item, totalMs) };
   }
 
   async report(model) {
-    const card = await this.card(model);
-    return card.report === false ? null : getJson(`v1/report?${new URLSearchParams({ model })}`);
+    const report = await this.#get(`v1/report?${new URLSearchParams({ model })}`);
+    if (report && sessionStorage.getItem(KEY)) delete report.html; // a link cannot carry the key
+    return report;
+  }
+
+  /** Return the JSON at an address; a key is asked for where the service wants one. */
+  async #get(address, options = {}) {
+    for (;;) {
+      const key = sessionStorage.getItem(KEY);
+      const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+      const response = await answered(address, { ...options, headers });
+      if (response.status === 401) {
+        const typed = await this.askKey?.(key !== null);
+        if (!typed) throw new Error("this service asks for its key");
+        sessionStorage.setItem(KEY, typed);
+        continue;
+      }
+      return documentOf(response);
+    }
   }
 }
 
-/** Say what of the time the service needed, where it tells. */
-function stepsOf(item, totalMs) {
-  const inside = item.ms ?? item.total_ms ?? item.timing?.total_ms;
-  return typeof inside === "number" ? { service: inside, "on the way": Math.max(0, totalMs - inside) } : {};
+/** Say what of the time was needed where. */
+function stepsOf({ ms, model_ms: network }, totalMs) {
+  const steps = {};
+  if (typeof network === "number") steps.network = network;
+  if (typeof ms === "number") {
+    steps["rest of the service"] = Math.max(0, ms - (network ?? 0));
+    steps["on the way"] = Math.max(0, totalMs - ms);
+  }
+  return steps;
 }
 
-async function getJson(address, options) {
-  let response;
+async function answered(address, options) {
   try {
-    response = await fetch(address, { credentials: "same-origin", ...options });
+    return await fetch(address, { credentials: "same-origin", ...options });
   } catch {
     throw new Error("the service does not answer: is it still running?");
   }
-  const text = await response.text();
-  let document = null;
-  try {
-    document = JSON.parse(text);
-  } catch {
-    // An answer that is no JSON has no message for people in it.
-  }
-  if (response.ok && document !== null) return document;
-  if (response.ok) return text.trim() === "null" ? null : Promise.reject(new Error("the service's answer is no JSON"));
-  const message = document?.error?.message ?? document?.error ?? document?.detail ?? `the service answers ${response.status}`;
+}
+
+async function documentOf(response) {
+  const document = await response.json().catch(() => undefined);
+  if (response.ok && document !== undefined) return document;
+  const message = typeof document?.error === "string" ? document.error : `the service answers ${response.status}`;
   const again = response.headers.get("Retry-After");
-  throw new Error(typeof message === "string" ? message + (again ? ` (try again in ${again} s)` : "") : `the service answers ${response.status}`);
+  throw new Error(again ? `${message} (try again in ${again} s)` : message);
 }

@@ -199,7 +199,9 @@ export class View {
     rows.forEach(({ label, score, hue, index, choosable }, place) => {
       const button = bars.children[place].firstElementChild;
       button.querySelector(".name").textContent = label;
-      button.querySelector(".score").textContent = percent(score);
+      const number = button.querySelector(".score");
+      number.textContent = percent(score);
+      number.dataset.score = score;
       const fill = button.querySelector(".fill");
       fill.style.width = `${100 * score}%`;
       if (hue) fill.style.setProperty("--hue", hue);
