@@ -107,7 +107,9 @@ class Decoder:
         return [self._found([each[index] for each in raw]) for index in range(len(raw[0]))]
 
     def _found(self, raw: Sequence[NDArray[np.float32]]) -> Found:
-        boxes = clip(self.boxes(_joined(raw[0::2], self._counts, COORDINATES)), *self._resolution)
+        boxes = self.boxes(_joined(raw[0::2], self._counts, COORDINATES))
+        if self._detector.anchors.form == "torchvision":  # before the suppression; TensorFlow's library does it after
+            boxes = clip(boxes, *self._resolution)
         places, classes, scores = self._candidates(_joined(raw[1::2], self._counts, self._values))
         candidates = boxes[places]
         kept = class_nms(
@@ -118,7 +120,7 @@ class Decoder:
             most=self._most,
             most_candidates=self._detector.candidates,
         )
-        return Found(candidates[kept], classes[kept], scores[kept])
+        return Found(clip(candidates[kept], *self._resolution), classes[kept], scores[kept])
 
     def boxes(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the boxes (A, 4) in pixels that differ so from their anchors: (4, A), x, y, width, height."""

@@ -19,8 +19,9 @@ def convert(
 ) -> ConvertResult:
     """Turn somebody else's weights into a checkpoint, and prove that it computes the same.
 
-    Reads TFLite (float and quantized), Keras, ONNX, and PyTorch state dicts of torchvision, timm and others. What kind
-    of file it is, and which network, is told from what is in it. Nothing in the file is ever executed.
+    Reads TFLite (float and quantized), Keras, ONNX, and PyTorch state dicts of torchvision, timm and others; of
+    detectors torchvision's SSDLite and frozen graphs of the TensorFlow Object Detection API. What kind of file it is,
+    and which network, is told from what is in it. Nothing in the file is ever executed.
 
     Args:
         source: the file of weights.

@@ -54,6 +54,7 @@ def assemble(
         labels=classes.labels,
         preprocess=preprocess(source, sides),
         in_channels=source.in_channels,
+        task="classification" if layout.arch.detector is None else "detection",
         batch_norm="folded" if folded else "trained",
         origin=origin,
         notes=notes,

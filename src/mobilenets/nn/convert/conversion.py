@@ -12,7 +12,7 @@ from mobilenets.errors import ConvertError
 from mobilenets.nn.convert.assemble import assemble
 from mobilenets.nn.convert.formats import read_source
 from mobilenets.nn.convert.identify import identify
-from mobilenets.nn.convert.labels import Classes, classes_of, read_labels
+from mobilenets.nn.convert.labels import Classes, classes_of, detected_classes, read_labels
 from mobilenets.nn.convert.layers import Source
 from mobilenets.nn.convert.proof import Proof, compare, sample
 from mobilenets.nn.download import digest
@@ -33,7 +33,11 @@ def run(
     names = None if labels is None else read_labels(labels)
     source = read_source(path, layout=layout)
     layers = recognise(source, path, architecture, width)
-    classes = classes_of(source.classes, names or source.labels, f"{labels or path}: ")
+    given = names or source.labels
+    if layers.arch.detector is None:
+        classes = classes_of(source.classes, given, f"{labels or path}: ")
+    else:
+        classes = detected_classes(source.classes, given, f"{labels or path}: ")
     sides = (resolution, resolution) if isinstance(resolution, int) else resolution
     notes = (*source.notes, *((classes.note,) if classes.note else ()))
     made = assemble(source, layers, classes, origin=f"{source.kind}, {path.name}", resolution=sides, notes=notes)

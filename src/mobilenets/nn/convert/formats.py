@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mobilenets.nn.convert.layers import Source
 
 _HEAD_BYTES = 64
-_READS = "TFLite, Keras (.h5, .keras), ONNX, and PyTorch state dicts (.pth, .safetensors)"
+_READS = "TFLite, Keras (.h5, .keras), ONNX, PyTorch state dicts (.pth, .safetensors) and frozen TensorFlow detectors"
 
 
 def read_source(path: Path, *, layout: str | None = None) -> Source:
@@ -43,13 +43,17 @@ def read_source(path: Path, *, layout: str | None = None) -> Source:
         from mobilenets.nn.convert import keras
 
         return keras.read(path)
+    if kind == "tensorflow":
+        from mobilenets.nn.convert import tensorflow_graph
+
+        return tensorflow_graph.read(path)
     from mobilenets.nn.convert import onnx
 
     return onnx.read(path)
 
 
 def _format_of(path: Path) -> str:
-    """Return "tflite", "keras", "onnx" or "torch"."""
+    """Return "tflite", "keras", "onnx", "tensorflow" or "torch"."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -69,6 +73,8 @@ def _format_of(path: Path) -> str:
         return "torch"
     if head.startswith(b"\x08") and len(head) > 1 and head[1] < 32:  # protobuf: ModelProto.ir_version
         return "onnx"
+    if head.startswith(b"\x0a") and b"\x12" in head:  # protobuf: a GraphDef's first node, its name and its operation
+        return "tensorflow"
     raise ConvertError(f"{path}: {_guess(head)}; what can be converted: {_READS}")
 
 
@@ -90,6 +96,4 @@ def _guess(head: bytes) -> str:
         return "an empty file"
     if head.lstrip()[:1] == b"<" or head.startswith(b"version https://git-lfs"):
         return "a web page or a Git LFS pointer instead of the weights: download the file itself"
-    if head.startswith(b"\x0a"):
-        return "perhaps a TensorFlow graph (.pb), which is not read: convert it to TFLite with TensorFlow first"
     return "not a file of weights of a known format"

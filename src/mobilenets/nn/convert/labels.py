@@ -53,6 +53,30 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
+def detected_classes(count: int, labels: tuple[str, ...] | None, where: str = "") -> Classes:
+    """Decide on the labels of a detector of `count` classes; the background, which it has too, is none of them.
+
+    Raises:
+        ConvertError: there are not as many labels as classes.
+    """
+    if labels is not None and len(labels) == count + 1 and labels[0].strip("_").lower() in BACKGROUND:
+        labels = labels[1:]
+    if labels is None:
+        return _invented(count)
+    return _as_many(count, labels, where)
+
+
+def _invented(count: int) -> Classes:
+    invented = tuple(f"class_{index}" for index in range(count))
+    return Classes(invented, note=f"the source does not name its {count} classes: give them with --labels FILE")
+
+
+def _as_many(count: int, labels: tuple[str, ...], where: str) -> Classes:
+    if len(labels) != count:
+        raise ConvertError(f"{where}{len(labels):,} labels for {count:,} classes: give one a line, in their order")
+    return Classes(labels)
+
+
 def classes_of(count: int, labels: tuple[str, ...] | None, where: str = "") -> Classes:
     """Decide on the labels of a source with `count` classes.
 
@@ -66,13 +90,10 @@ def classes_of(count: int, labels: tuple[str, ...] | None, where: str = "") -> C
     if labels is None:
         if count in {_IMAGENET, with_background}:
             return Classes(imagenet_labels(), drops_background=count == with_background)
-        invented = tuple(f"class_{index}" for index in range(count))
-        return Classes(invented, note=f"the source does not name its {count} classes: give them with --labels FILE")
+        return _invented(count)
     named_background = len(labels) == with_background and labels[0].strip().lower() in BACKGROUND
     if count == with_background and (named_background or len(labels) == _IMAGENET):
         return Classes(labels[1:] if named_background else labels, drops_background=True)
     if count == _IMAGENET and named_background:
         return Classes(labels[1:])
-    if len(labels) != count:
-        raise ConvertError(f"{where}{len(labels):,} labels for {count:,} classes: give one a line, in their order")
-    return Classes(labels)
+    return _as_many(count, labels, where)

@@ -65,7 +65,8 @@ class Source:
 
     `reference` runs the source itself: float32 (N, C, H, W), normalized with this `mean` and `std`, at this
     `resolution` where there is one, to float32 (N, classes) as the source orders its classes (a background class
-    included). `output` says whether that is logits or probabilities.
+    included), or of a detector to its outputs, flat, in the order of our plan. `output` says whether that is logits or
+    probabilities.
     """
 
     kind: str  # for people: "TFLite, int8 per channel"
@@ -91,8 +92,10 @@ class Source:
 
     @property
     def classes(self) -> int:
-        """How many classes the source tells apart, a background class included."""
-        return int(self.layers[-1].weight.shape[0])
+        """How many classes the source tells apart: of a classifier a background class included, of a detector not."""
+        outputs = int(self.layers[-1].weight.shape[0])
+        detector = self.tables[0].detector if self.tables else None
+        return outputs if detector is None else outputs // detector.anchors.counts[-1] - 1
 
     @property
     def in_channels(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mobilenets.arch import ARCHITECTURES, Arch, plan
 from mobilenets.nn.convert.identify import WIDTHS, shapes
 from mobilenets.nn.convert.layers import Array, bare_shape
-from mobilenets.nn.convert.torch_layouts import V3, absolute
+from mobilenets.nn.convert.torch_layouts import SSDLITE_BOXES, SSDLITE_SCORES, V3, absolute
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,6 +53,10 @@ TIMM_TENSORFLOW = frozenset(name for name, _, _ in _TIMM_TENSORFLOW)
 """timm's models with TensorFlow's padding and eps. Their keys and shapes are those of the models without "tf_"."""
 
 
+SSDLITE_LAYOUT = "torchvision-ssdlite"
+SSDLITE_ANCHORS = 6  # a place on every map
+
+
 def original(layout: str, state: Mapping[str, Tensor]) -> Callable[[Array], Array] | None:
     """Build the network that `state` is of with the library it came from, and return a function that runs it.
 
@@ -65,8 +69,36 @@ def original(layout: str, state: Mapping[str, Tensor]) -> Callable[[Array], Arra
         if {key: tensor.shape for key, tensor in filled.items()} == wanted:
             filled.update(state)
             model.load_state_dict(filled)
-            return _runner(model)
+            return _detector_runner(model) if layout == SSDLITE_LAYOUT else _runner(model)
     return None
+
+
+def coco_labels(layout: str, state: Mapping[str, Tensor]) -> tuple[str, ...] | None:
+    """Return COCO's names for the 90 numbers it gives to classes, where a state dict is a detector of as many."""
+    scores = state.get(f"{SSDLITE_SCORES}.0.1.weight")
+    if layout != SSDLITE_LAYOUT or scores is None:
+        return None
+    try:
+        from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights as Weights
+    except ImportError:
+        return None
+    names = tuple(Weights.COCO_V1.meta["categories"])
+    return names[1:] if len(scores) == SSDLITE_ANCHORS * len(names) else None
+
+
+def _detector_runner(model: nn.Module) -> Callable[[Array], Array]:
+    """Return what runs torchvision's backbone and heads: (N, C, H, W) to the values of their last layers, flat."""
+    import torch
+
+    def run(batch: Array) -> Array:
+        heads = (model.get_submodule(SSDLITE_BOXES), model.get_submodule(SSDLITE_SCORES))
+        with torch.inference_mode():
+            maps = model.get_submodule("backbone")(torch.from_numpy(batch)).values()
+            values = [head.get_submodule(str(index))(each) for index, each in enumerate(maps) for head in heads]
+            answers: Array = torch.cat([value.flatten(1) for value in values], 1).numpy()
+        return answers
+
+    return run
 
 
 def _runner(model: nn.Module) -> Callable[[Array], Array]:
@@ -83,6 +115,9 @@ def _runner(model: nn.Module) -> Callable[[Array], Array]:
 def _candidates(layout: str, state: Mapping[str, Tensor]) -> Iterator[Build]:
     """Yield the models of a library whose weights have the shapes of these, in whatever order."""
     wanted = sorted(bare_shape(tensor.shape) for tensor in state.values() if tensor.ndim in (2, 4))
+    if layout == SSDLITE_LAYOUT:
+        yield from _ssdlite(state)
+        return
     last = max((key for key in state if key.startswith("classifier.") and key.endswith("weight")), default="")
     stem = next((key for key in ("conv_stem.weight", "features.0.0.weight", "layers.0.weight") if key in state), "")
     if not last or not stem:
@@ -112,6 +147,32 @@ def _torchvision(state: Mapping[str, Tensor], fits: Callable[[Arch, float], bool
             for arch, make in zip(V3, (models.mobilenet_v3_large, models.mobilenet_v3_small), strict=True):
                 if fits(absolute(arch, width), 1.0):
                     yield partial(make, num_classes=classes, width_mult=width)
+
+
+def _ssdlite(state: Mapping[str, Tensor]) -> Iterator[Build]:
+    """Yield torchvision's detector with the reduced tail, and with the whole one of a backbone for ImageNet."""
+    try:
+        from torchvision.models import detection, mobilenet_v3_large
+        from torchvision.models.detection import ssdlite
+    except ImportError:
+        return
+    classes = len(state[f"{SSDLITE_SCORES}.0.1.weight"]) // SSDLITE_ANCHORS
+    build = partial(detection.ssdlite320_mobilenet_v3_large, weights=None, weights_backbone=None, num_classes=classes)
+    yield build
+
+    def whole() -> nn.Module:
+        from torch.nn import BatchNorm2d
+
+        norm = partial(BatchNorm2d, eps=1e-3, momentum=0.03)
+        model: nn.Module = build()
+        features = mobilenet_v3_large(norm_layer=norm).features
+        backbone = ssdlite.SSDLiteFeatureExtractorMobileNet(features, 13, norm)  # 13: the stage of stride 32 begins
+        channels = [len(state[f"{SSDLITE_BOXES}.{index}.0.0.weight"]) for index in range(6)]
+        model.backbone = backbone
+        model.head = ssdlite.SSDLiteHead(channels, [SSDLITE_ANCHORS] * 6, classes, norm)
+        return model
+
+    yield whole
 
 
 def _timm(

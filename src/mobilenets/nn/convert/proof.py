@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilenets.arch import Plan
 from mobilenets.errors import ConvertError
 from mobilenets.image import Preprocess
+from mobilenets.image.answers import by_anchor
 from mobilenets.image.drawn import pictures
 from mobilenets.image.preprocess import normalize
 from mobilenets.nn.convert.layers import Array, Source
@@ -65,7 +67,7 @@ def compare(source: Source, network: Network, preprocess: Preprocess, *, drops_b
         raise ConvertError(f"{source.kind}: run by its own runtime it gives {theirs.shape}, expected {ours.shape}")
     error = float(np.abs(ours - theirs).max())
     relative = error / max(float(np.abs(theirs).max()), 1e-30)
-    agreement = float((ours.argmax(1) == theirs.argmax(1)).mean())
+    agreement = float((_best(network.plan, ours) == _best(network.plan, theirs)).mean())
     if source.exact and relative > _LARGEST_RELATIVE_ERROR:
         raise ConvertError(
             f"{source.kind}: the layers fit {network.plan.arch.name}, but what it computes differs from the source by "
@@ -75,9 +77,16 @@ def compare(source: Source, network: Network, preprocess: Preprocess, *, drops_b
 
 
 def sample(network: Network, preprocess: Preprocess) -> tuple[NDArray[np.uint8], Array]:
-    """Return a picture, uint8 (height, width, channels), and the network's logits for it: float32 (classes,)."""
+    """Return a picture, uint8 (height, width, channels), and the network's answer to it: float32 (values,)."""
     picture = pictures(preprocess, 2)[1]
     return picture, _logits(network, normalize(picture[np.newaxis], preprocess))[0]
+
+
+def _best(layout: Plan, answers: Array) -> NDArray[np.int64]:
+    """Return the best class: of every picture, (N,), or of every anchor in it, (N, anchors)."""
+    if layout.arch.detector is None:
+        return answers.argmax(1)
+    return by_anchor(layout, answers)[1].argmax(2)
 
 
 def _run(reference: Callable[[Array], Array], batch: Array) -> Array:
@@ -89,8 +98,8 @@ def _logits(network: Network, batch: Array) -> Array:
     import torch
 
     with torch.inference_mode():
-        out: Array = network(torch.from_numpy(batch)).numpy()
-    return out
+        values = network.maps(torch.from_numpy(batch))
+    return np.concatenate([value.flatten(1).numpy() for value in values], axis=1)
 
 
 def _softmax(logits: Array) -> Array:

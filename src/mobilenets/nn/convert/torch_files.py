@@ -16,7 +16,7 @@ import numpy as np
 from mobilenets.errors import ConvertError, InputError
 from mobilenets.image import Preprocess
 from mobilenets.nn.convert.layers import Array, Layer, Norm, Source
-from mobilenets.nn.convert.originals import TIMM_TENSORFLOW, original
+from mobilenets.nn.convert.originals import SSDLITE_LAYOUT, TIMM_TENSORFLOW, coco_labels, original
 from mobilenets.nn.convert.torch_layouts import LAYOUTS, ORDERS, recognised
 from mobilenets.nn.download import digest
 from mobilenets.nn.published import PUBLISHED, Published
@@ -48,6 +48,8 @@ def read(path: Path, *, layout: str | None = None) -> Source:
     layers = read_layers(state, str(path))
     if known is None:
         return Source("PyTorch state dict of unknown layout", layers, crop_fraction=0.875, familiar=False)
+    if known.name == SSDLITE_LAYOUT:
+        layers = _map_by_map(layers)
     entry = _published(path)
     tensorflow = None if layout or known.name != "timm" else _says_tensorflow(path, entry)
     as_tensorflow = recognised(state, "timm-tf")
@@ -64,6 +66,7 @@ def read(path: Path, *, layout: str | None = None) -> Source:
         crop_fraction=known.crop_fraction,
         interpolation=known.interpolation,
         tables=known.tables,
+        labels=coco_labels(known.name, state),
         reference=original(known.name, state),
         notes=(note,) if doubtful else (),
     )
@@ -129,6 +132,13 @@ def read_layers(state: Mapping[str, Tensor], where: str) -> tuple[Layer, ...]:
     if strange or not layers:
         raise ConvertError(f"{where}: not a network of this family: it has {', '.join(strange[:3]) or 'no layers'}")
     return tuple(layers)
+
+
+def _map_by_map(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return a detector's layers with its heads as our plans have them: boxes and scores of one map after another."""
+    body = [layer for layer in layers if not layer.name.startswith("head.")]
+    heads = [layer for layer in layers if layer.name.startswith("head.")]
+    return (*body, *sorted(heads, key=lambda layer: int(layer.name.split(".")[3])))  # stable: boxes stay first
 
 
 def in_order(modules: Mapping[str, Any]) -> list[str]:

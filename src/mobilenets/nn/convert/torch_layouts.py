@@ -19,6 +19,9 @@ CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 ORDERS: tuple[tuple[str, ...], ...] = (
     # The children of a module in the order they run. Files sort them otherwise: safetensors by the alphabet.
+    ("backbone", "head"),  # torchvision's detectors
+    ("features", "extra"),
+    ("regression_head", "classification_head"),
     ("features", "conv", "classifier"),
     ("layers", "classifier"),
     ("fc1", "fc2"),
@@ -32,6 +35,10 @@ ORDERS: tuple[tuple[str, ...], ...] = (
     ("_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1", "_fc"),
     ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"),
 )
+
+
+SSDLITE_BOXES, SSDLITE_SCORES = "head.regression_head.module_list", "head.classification_head.module_list"
+"""Where torchvision's detectors have their heads, one a map: first all boxes, then all scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,22 @@ V3_TORCHVISION = tuple(
 V3_LATE = tuple(replace(arch, bn_eps=1e-5, se=replace(arch.se, before_activation=True)) for arch in V3)
 CIFAR = replace(ARCHITECTURES["mobilenet_v2_cifar"], activation="relu", projection_shortcut=True, expands_always=True)
 
+SSDLITE = _tables("ssdlite320_mobilenet_v3_large")
+SSDLITE_FULL = tuple(  # what torchvision makes where the backbone starts from ImageNet's weights: no reduced tail
+    replace(arch, name="ssdlite320_mobilenet_v3_large_full", detector=SSDLITE[0].detector)
+    for arch in _tables("ssdlite_mobilenet_v3_large_full")
+)
+
 LAYOUTS: tuple[Layout, ...] = (
+    Layout(
+        "torchvision-ssdlite",
+        ("backbone.features.0.0.0.weight", "backbone.extra.0.0.0.weight", f"{SSDLITE_SCORES}.0.1.weight"),
+        (),
+        SSDLITE + SSDLITE_FULL,
+        INCEPTION,
+        INCEPTION,
+        crop_fraction=None,
+    ),
     Layout("torchvision", ("features.1.conv.0.0.weight", "classifier.1.weight"), (), V2),
     Layout("torchvision", ("features.1.block.0.0.weight", "classifier.3.weight"), (), V3 + V3_TORCHVISION),
     Layout("torchvision", ("layers.8.0.layers.0.weight", "classifier.1.weight"), (), MNASNET),

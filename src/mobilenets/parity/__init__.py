@@ -22,15 +22,39 @@ from mobilenets.errors import InputError, MobileNetsError, ParityError
 from mobilenets.image.decode import SUFFIXES, decode
 from mobilenets.image.drawn import pictures as draw
 from mobilenets.image.preprocess import fit, normalize
-from mobilenets.text import percent
+from mobilenets.parity.comparison import (
+    CLEAR,
+    TOLERANCES,
+    Fitted,
+    Logits,
+    Parity,
+    Tolerance,
+    compare,
+    compare_answers,
+)
 
 if TYPE_CHECKING:
     from mobilenets.arch import Op
     from mobilenets.checkpoint import Card, Checkpoint
     from mobilenets.runtime import Predictor
 
-Logits = npt.NDArray[np.float32]
-Fitted = npt.NDArray[np.uint8]
+__all__ = [
+    "CLEAR",
+    "TOLERANCES",
+    "Fitted",
+    "Logits",
+    "Parity",
+    "Shown",
+    "Tolerance",
+    "answers",
+    "compare",
+    "compare_answers",
+    "first_difference",
+    "meaning",
+    "pictures_for",
+    "prove",
+    "with_facts",
+]
 
 DRAWN = 8
 """Pictures compared where none are given."""
@@ -40,75 +64,12 @@ BY_REFERENCE = 8
 
 BATCH = 16
 
-CLEAR = {"float32": 2e-3, "int8": 0.04}
-"""A best class leads clearly by more than this share of the logits' range.
-
-For float32 that is twice the tolerance, so that two networks within it never differ in a clear answer. For int8 it is
-ten steps of the logits' 255.
-"""
-
 AT_FAULT = {"float32": 1e-4, "int8": 1.5}
 """An operation is at fault that is off by more, given the file's own inputs to it.
 
 For float32 a share of the range of its values, some hundred times float32's own rounding; for int8 in steps of 8 bits,
 of which runtimes are off by one.
 """
-
-COLLAPSED = 0.1
-"""A network has collapsed whose answers vary less from picture to picture than this share of what they should."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """What is let through: an error of the logits as a share of their range, and how often the clear answers agree."""
-
-    relative_error: float
-    agreement: float
-
-
-TOLERANCES = {"float32": Tolerance(1e-3, 1.0), "int8": Tolerance(0.1, 0.95)}
-"""By precision.
-
-float32 in another order of sums differs by 1e-6, another network by 1e-1. int8 is a runtime's int8 kernels beside the
-reference's: each may round every operation's result to the code next to it.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How far apart two networks are, on so many pictures.
-
-    max_abs_error: the largest difference of any logit. relative_error: as a share of the range of all logits.
-    top1_agreement: the share of pictures with the same best class. clear_agreement: the same among the `clear` pictures
-    whose best class leads clearly. variation: how much the answers vary from picture to picture, where 1 is as they
-    should.
-    """
-
-    max_abs_error: float
-    relative_error: float
-    top1_agreement: float
-    clear_agreement: float
-    clear: int
-    variation: float
-    images: int
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether it says nearly the same of every picture, where it should not."""
-        return self.variation < COLLAPSED
-
-    def objection(self, tolerance: Tolerance) -> str | None:
-        """Return what is wrong with it, None where all is within the tolerance."""
-        if not np.isfinite(self.max_abs_error):
-            return "it gives no numbers (nan)"
-        if self.collapsed:
-            return "it has collapsed: it says nearly the same of every picture"
-        if self.relative_error > tolerance.relative_error:
-            share = f"{100 * self.relative_error:.2g} % of the logits' range"
-            return f"its logits are off by {share}, where {100 * tolerance.relative_error:g} % are let through"
-        if self.clear_agreement < tolerance.agreement:
-            return f"it agrees in {percent(self.clear_agreement)} of {self.clear} clear answers"
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,43 +78,6 @@ class Shown:
 
     name: str
     fitted: Fitted
-
-
-def compare(expected: Logits, measured: Logits, *, clear: float = CLEAR["float32"]) -> Parity:
-    """Compare logits, both float32 (N, classes) of the same pictures, N at least 1.
-
-    Args:
-        expected: what is meant.
-        measured: what is judged.
-        clear: by which share of the range the best class must lead for the answer to be clear.
-
-    Raises:
-        ValueError: the shapes differ, or there is no picture.
-
-    >>> compare(np.array([[0, 2]], np.float32), np.array([[0, 1]], np.float32)).relative_error
-    0.5
-    """
-    if expected.shape != measured.shape or not len(expected):
-        raise ValueError(f"logits {measured.shape} are not comparable with {expected.shape}")
-    meant, found = expected.astype(np.float64), measured.astype(np.float64)
-    value_range = max(float(np.ptp(meant)), 1e-30)
-    finite = bool(np.isfinite(found).all())
-    found = found if finite else np.zeros_like(meant)
-    error = float(np.abs(found - meant).max()) if finite else float("inf")
-    same = meant.argmax(1) == found.argmax(1)
-    two_best = np.sort(meant, axis=1)[:, -2:]
-    lead = np.ptp(two_best, axis=1) if meant.shape[1] > 1 else np.zeros(len(meant))
-    leads = lead > clear * value_range
-    spread_meant, spread_found = float(meant.std(0).mean()), float(found.std(0).mean())
-    return Parity(
-        max_abs_error=error,
-        relative_error=error / value_range,
-        top1_agreement=float(same.mean()),
-        clear_agreement=float(same[leads].mean()) if leads.any() else 1.0,
-        clear=int(leads.sum()),
-        variation=spread_found / spread_meant if spread_meant > 1e-6 * value_range else 1.0,
-        images=len(meant),
-    )
 
 
 def pictures_for(card: Card, data: str | None, images: int, seed: int = 0) -> Shown:
@@ -194,7 +118,7 @@ def pictures_for(card: Card, data: str | None, images: int, seed: int = 0) -> Sh
 
 
 def meaning(checkpoint: Checkpoint, fitted: Fitted) -> Logits:
-    """Return the logits that are meant, float32 (N, classes), for pictures uint8 (N, height, width, C)."""
+    """Return the answers that are meant, float32 (N, values), for pictures uint8 (N, height, width, C)."""
     from mobilenets import runtime as runtimes
 
     by_torch = checkpoint.card.precision == "float32" and runtimes.RUNTIMES["torch"].installed
@@ -208,12 +132,13 @@ def meaning(checkpoint: Checkpoint, fitted: Fitted) -> Logits:
 
 
 def answers(predictor: Predictor, fitted: Fitted) -> Logits:
-    """Return a predictor's logits, float32 (N, classes), for pictures uint8 (N, height, width, C)."""
+    """Return a predictor's answers, float32 (N, values), to pictures uint8 (N, height, width, C)."""
     from mobilenets.data.scan import followed
     from mobilenets.runtime import feed
 
     starts = followed(range(0, len(fitted), BATCH), "comparing pictures")
-    return np.concatenate([feed.logits_of(predictor, list(fitted[start : start + BATCH])) for start in starts])
+    batches = (list(fitted[start : start + BATCH]) for start in starts)
+    return np.concatenate([reference.flat(feed.outputs_of(predictor, batch)) for batch in batches])
 
 
 def prove(
@@ -258,7 +183,7 @@ def prove(
         measured = run(path, fitted)
     if measured.shape != expected.shape:
         raise ParityError(f"{path.name}: it gives logits {measured.shape} where {expected.shape} are meant")
-    parity = compare(expected, measured, clear=CLEAR[precision])
+    parity = compare_answers(checkpoint.card.plan, expected, measured, clear=CLEAR[precision])
     objection = parity.objection(tolerance)
     if objection is None:
         return parity, measured
