@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mobilenets.checkpoint import Checkpoint as Checkpoint
     from mobilenets.data import Data as Data
     from mobilenets.data import open_data as open_data
+    from mobilenets.detections import Detection as Detection
+    from mobilenets.detections import DetectionReport as DetectionReport
+    from mobilenets.detections import Detections as Detections
     from mobilenets.diagnose import DiagnoseResult as DiagnoseResult
     from mobilenets.diagnose import diagnose as diagnose
     from mobilenets.errors import CheckpointError as CheckpointError
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from mobilenets.image import Preprocess as Preprocess
     from mobilenets.nn.convert import convert as convert
     from mobilenets.predict import classify as classify
+    from mobilenets.predict import detect as detect
     from mobilenets.predict import predict as predict
     from mobilenets.prune import PruneResult as PruneResult
     from mobilenets.prune import prune as prune
@@ -76,6 +80,9 @@ __all__ = [
     "ConvertResult",
     "Cost",
     "Data",
+    "Detection",
+    "DetectionReport",
+    "Detections",
     "DiagnoseResult",
     "ExportResult",
     "InputError",
@@ -99,6 +106,7 @@ __all__ = [
     "bench",
     "classify",
     "convert",
+    "detect",
     "diagnose",
     "evaluate",
     "export",
@@ -130,6 +138,11 @@ _HOMES = {
         "Data",
         "open_data",
     ),
+    "mobilenets.detections": (
+        "Detection",
+        "DetectionReport",
+        "Detections",
+    ),
     "mobilenets.diagnose": (
         "DiagnoseResult",
         "diagnose",
@@ -152,6 +165,7 @@ _HOMES = {
     "mobilenets.nn.convert": ("convert",),
     "mobilenets.predict": (
         "classify",
+        "detect",
         "predict",
     ),
     "mobilenets.prune": (

@@ -1,4 +1,4 @@
-"""The `predict` verb: what is on these pictures."""
+"""The `predict` verb: what is on these pictures, and with a detector, where."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mobilenets.detections import Detection, Detections
 from mobilenets.errors import CheckpointError, InputError, MissingExtraError
 from mobilenets.results import Classification, Prediction, Predictions
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mobilenets.checkpoint import Card
+    from mobilenets.image.detection import Found
     from mobilenets.runtime import Predictor
 
 PICTURES_PER_SHEET = 24
@@ -29,12 +31,13 @@ def predict(
     model: str,
     *images: str,
     top: int = 5,
+    min_score: float = 0.5,
     runtime: str | None = None,
     threads: int | None = None,
     batch_size: int = 32,
     out: Path | None = None,
-) -> Predictions:
-    """Classify pictures.
+) -> Predictions[Any]:
+    """Classify pictures; with a detector, find things on them.
 
     A picture that cannot be read does not stop the others: its item says why. Only if none can be read is that an
     error.
@@ -43,14 +46,16 @@ def predict(
         model: A checkpoint, an exported file, or the name of published weights such as efficientnet_lite0.
         images: Pictures, folders (with all below them) and patterns such as 'photos/*.jpg'.
         top: How many classes to name per picture, the likeliest first.
+        min_score: With a detector: leave out boxes that it is less sure of, 0 to 1.
         runtime: What computes: torch, onnx, openvino, litert, reference. The first installed by default; an exported
             file has its own.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the answers do not depend on it.
-        out: A folder to draw the pictures into, with their predictions beside them.
+        out: A folder to draw the pictures into, with their predictions beside them, or with the boxes on them.
 
     Returns:
-        One classification per picture, in the order given; scores are softmax values from 0 to 1.
+        One `Classification` per picture, or with a detector one `Detections`, in the order given; scores are from 0 to
+        1, boxes in pixels of the picture.
 
     Raises:
         InputError: no picture was given, or none could be read.
@@ -64,10 +69,14 @@ def predict(
         raise InputError(f"--top must be 1 or more, not {top}")
     if batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {batch_size}")
-    if out is not None and find_spec("matplotlib") is None:  # better known before the work than after
-        raise MissingExtraError("matplotlib", "train")
+    if not 0 <= min_score <= 1:
+        raise InputError(f"--min-score must be from 0 to 1, not {min_score:g}")
     paths = find_pictures(images)
     with closing(runtimes.load(model, runtime, threads)) as predictor:
+        if predictor.card.task == "detection":
+            return _found_on(predictor, paths, min_score, batch_size, out)
+        if out is not None and find_spec("matplotlib") is None:  # better known before the work than after
+            raise MissingExtraError("matplotlib", "train")
         sheets = None if out is None else _Sheets(out)
         items: list[Classification] = []
         read = _reader(predictor.card, keep=sheets is not None)
@@ -76,10 +85,85 @@ def predict(
             items += classified
             if sheets is not None:
                 sheets.add(batch, classified)
+    _refuse_if_all_failed(items)
+    return Predictions(tuple(items), files=() if sheets is None else sheets.finish())
+
+
+def _refuse_if_all_failed(items: Sequence[Classification] | Sequence[Detections]) -> None:
     if all(item.error is not None for item in items):
         more = f" (nor can the other {len(items) - 1})" if len(items) > 1 else ""
         raise InputError(f"{items[0].error}{more}")
-    return Predictions(tuple(items), files=() if sheets is None else sheets.finish())
+
+
+def _found_on(
+    predictor: Predictor, paths: Sequence[Path], min_score: float, batch_size: int, out: Path | None
+) -> Predictions[Detections]:
+    """Find things on pictures, and draw each picture with its boxes."""
+    from mobilenets.runtime import feed
+    from mobilenets.runtime.finding import Finder
+
+    finder = Finder(predictor, score_threshold=min_score)
+    read = _reader(predictor.card, keep=out is not None, whole=True)
+    items: list[Detections] = []
+    files: list[Path] = []
+    for batch in feed.batches(feed.prepared(paths, read, ahead=2 * batch_size), batch_size):
+        usable = [picture for picture in batch if picture.fitted is not None]
+        found = iter(finder.find([each.fitted for each in usable if each.fitted is not None], [p.size for p in usable]))
+        for picture in batch:
+            if picture.fitted is None:
+                items.append(Detections(str(picture.path), error=picture.error))
+                continue
+            items.append(Detections(str(picture.path), named(next(found), predictor.card.labels)))
+            if out is not None and picture.shown is not None:
+                files.append(_draw(out, picture.path, picture.shown, items[-1].detections, files))
+    _refuse_if_all_failed(items)
+    return Predictions(tuple(items), files=tuple(files))
+
+
+def named(found: Found, labels: Sequence[str]) -> tuple[Detection, ...]:
+    """Return found boxes with the names of their classes."""
+    rows = zip(found.boxes.tolist(), found.classes.tolist(), found.scores.tolist(), strict=True)
+    return tuple(Detection(labels[index], index, score, (x1, y1, x2, y2)) for (x1, y1, x2, y2), index, score in rows)
+
+
+def _draw(
+    out: Path, path: Path, picture: npt.NDArray[np.uint8], detections: Sequence[Detection], taken: Sequence[Path]
+) -> Path:
+    """Write a picture with boxes on it, the surest on top, called like the picture."""
+    from mobilenets.draw.boxes import DrawnBox, colour_of, draw_boxes, to_jpeg
+    from mobilenets.files import write_atomically
+    from mobilenets.text import percent
+
+    drawn = [
+        DrawnBox(each.box, f"{each.label} {percent(each.score)}", colour_of(each.index))
+        for each in reversed(detections)
+    ]
+    target, number = out / f"{path.stem}.jpg", 2
+    while target in taken:
+        target, number = out / f"{path.stem}-{number}.jpg", number + 1
+    return write_atomically(target, to_jpeg(draw_boxes(picture, drawn)))
+
+
+def detect(
+    predictor: Predictor, pictures: Sequence[npt.NDArray[np.uint8]], *, min_score: float = 0.5
+) -> list[tuple[Detection, ...]]:
+    """Find things on pictures that are in memory.
+
+    Args:
+        predictor: what `mobilenets.load` returned for a detector.
+        pictures: uint8 (H, W, C) each, of any height and width: RGB, or grey with C = 1.
+        min_score: leave out boxes that it is less sure of.
+
+    Returns:
+        For each picture what was found, the surest first.
+    """
+    from mobilenets.image.preprocess import fit
+    from mobilenets.runtime.finding import Finder
+
+    fitted = [fit(picture, predictor.card.preprocess) for picture in pictures]
+    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+    finder = Finder(predictor, score_threshold=min_score)
+    return [named(found, predictor.card.labels) for found in finder.find(fitted, sizes)]
 
 
 def classify(
@@ -145,9 +229,10 @@ class _Picture:
     fitted: npt.NDArray[np.uint8] | None = None
     shown: npt.NDArray[np.uint8] | None = None
     error: str | None = None
+    size: tuple[int, int] = (0, 0)  # height and width of the file's picture
 
 
-def _reader(card: Card, *, keep: bool) -> Callable[[Path], _Picture]:
+def _reader(card: Card, *, keep: bool, whole: bool = False) -> Callable[[Path], _Picture]:
     """Return a function that reads one picture for a model; it may run in several threads at once."""
     from mobilenets.image.decode import decode
     from mobilenets.image.preprocess import fit
@@ -163,7 +248,8 @@ def _reader(card: Card, *, keep: bool) -> Callable[[Path], _Picture]:
             picture = decode(path, channels=channels)
         except InputError as error:
             return _Picture(path, error=str(error))
-        return _Picture(path, fit(picture, card.preprocess), _small(picture) if keep else None)
+        shown = (picture if whole else _small(picture)) if keep else None
+        return _Picture(path, fit(picture, card.preprocess), shown, size=(picture.shape[0], picture.shape[1]))
 
     return read
 

@@ -51,6 +51,9 @@ class Recipe:
     its weights by one scale for each output channel or for all of a layer. For `batch_norm_share` of the epochs
     BatchNorm normalizes by the batch, then by its running statistics, as the int8 network does; for `following_share`
     the ranges of the activations follow what comes, then they stay.
+
+    A detector learns from `negatives` times as many anchors of background as match a box, the hardest ones, or with
+    `focal` above 0, the power of the focal loss (arXiv:1708.02002), from all.
     """
 
     name: str
@@ -78,6 +81,8 @@ class Recipe:
     granularity: Rounding = "none"
     batch_norm_share: float = 1.0
     following_share: float = 1.0
+    negatives: float = 3.0
+    focal: float = 0.0
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
@@ -158,6 +163,8 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("early_scale", 0.1, 1),
     ("batch_norm_share", 0, 1),
     ("following_share", 0, 1),
+    ("negatives", 0, 1000),
+    ("focal", 0, 10),
 )
 _FLAGS = ("epochs", "batch_size", "learning_rate", "patience")
 
@@ -270,8 +277,26 @@ they move when it is. Most of the epochs come after: what was learned with a bat
 do with the running ones, and with few pictures these are far apart.
 """
 
+DETECT = Recipe(
+    name="detect",
+    epochs=60,
+    batch_size=16,
+    optimizer="adamw",
+    learning_rate=0.001,
+    warmup_epochs=2,
+    weight_decay=0.02,
+    clip_norm=10.0,
+    ema=0.99,
+    least_steps=600,
+    augmentation=Augmentation("boxes", flip=True, color=0.5, zoom=1.5, iou_crop=True),
+)
+"""A detector, all of it, on a network that already knows pictures; hard negatives 3:1, as SSD has them.
+
+    mobilenets train BLOOD_CELLS --model ssdlite_mobilenet_v2 --weights mobilenet_v2.safetensors
+"""
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {recipe.name: recipe for recipe in (FINETUNE, SCRATCH, V2_PAPER, SIMPLE, QAT)}
+    {recipe.name: recipe for recipe in (FINETUNE, SCRATCH, V2_PAPER, SIMPLE, QAT, DETECT)}
 )
 """The named recipes."""
 
@@ -299,14 +324,19 @@ def recipe_named(name: str) -> Recipe:
     raise InputError(f"--recipe {name}: there are {', '.join(RECIPES)}, or give a checkpoint or a .json file")
 
 
-def fitted(recipe: Recipe, *, images: int, side: int, mirrorable: bool, freeze: bool = False) -> Recipe:
+def fitted(
+    recipe: Recipe, *, images: int, side: int, mirrorable: bool, freeze: bool = False, boxed: bool = False
+) -> Recipe:
     """Adapt a named recipe to the data: the number of training pictures and the network's (shorter) side in pixels.
 
     Few pictures make smaller batches (and learning rates with them) and more epochs; small pictures are moved by a few
     pixels instead of being cropped at random scales; what must not be mirrored is not. With `freeze`, only a linear
-    classifier is trained: AdamW at a constant batch, many cheap epochs, no mixing and no average.
+    classifier is trained: AdamW at a constant batch, many cheap epochs, no mixing and no average. Pictures with boxes
+    are varied as recipe detect says.
     """
     augmentation = recipe.augmentation
+    if boxed and augmentation.kind != "boxes":
+        augmentation = DETECT.augmentation
     if augmentation.kind == "photo" and side < PHOTO_SIDE:
         augmentation = replace(augmentation, kind="crop", color=0.0)
     if not mirrorable:

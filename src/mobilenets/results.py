@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from mobilenets.text import duration, percent, printable, table
 
@@ -65,28 +65,45 @@ class Classification:
         return item if self.error is None else {**item, "error": self.error}
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Hold one `Classification` per picture, in the order the pictures were given.
+class OfPicture(Protocol):
+    """What is said of one picture: a `Classification`, or a detector's `Detections`."""
 
-    In JSON this is a list: one item per picture with `image` and `predictions`; a picture that could not be read has no
-    predictions and an `error`. `files` are the pictures that were written, if any.
+    @property
+    def image(self) -> str:
+        """The picture's path, as it was given."""
+
+    @property
+    def error(self) -> str | None:
+        """Why it could not be read."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+Item = TypeVar("Item", bound=OfPicture)
+
+
+@dataclass(frozen=True)
+class Predictions(Generic[Item]):
+    """Hold one `Classification`, or of a detector one `Detections`, per picture, in the order the pictures were given.
+
+    In JSON this is a list: one item per picture with `image` and `predictions` (or `detections`); a picture that could
+    not be read has none and an `error`. `files` are the pictures that were written, if any.
     """
 
-    items: tuple[Classification, ...]
+    items: tuple[Item, ...]
     files: tuple[Path, ...] = ()
 
-    def __iter__(self) -> Iterator[Classification]:
+    def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Classification:
+    def __getitem__(self, index: int) -> Item:
         return self.items[index]
 
     @property
-    def failed(self) -> tuple[Classification, ...]:
+    def failed(self) -> tuple[Item, ...]:
         """The pictures that could not be read."""
         return tuple(item for item in self.items if item.error is not None)
 
@@ -348,13 +365,13 @@ class ConvertResult:
 
 
 def metric_name(name: str) -> str:
-    """Print `top1` and `top5` as the field writes them; other names as they are."""
-    return {"top1": "top-1", "top5": "top-5"}.get(name, name)
+    """Print accuracies and mean average precisions as the field writes them; other names as they are."""
+    return {"top1": "top-1", "top5": "top-5", "map": "mAP .5:.95", "map_50": "mAP .5"}.get(name, name)
 
 
 def metric_text(name: str, value: float) -> str:
-    """Print accuracies as percentages and everything else as a plain number."""
-    return percent(value) if name in {"top1", "top5"} else f"{value:.4f}"
+    """Print accuracies and precisions as percentages and everything else as a plain number."""
+    return percent(value) if name in {"top1", "top5", "map", "map_50"} else f"{value:.4f}"
 
 
 def file_lines(files: Sequence[Path]) -> str:

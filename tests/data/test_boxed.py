@@ -222,6 +222,7 @@ def test_rarest_class_decides_a_split() -> None:
             )
             for each in truths
         ),
+        np.full((count, 2), 4),
     )
     assert pictures.targets.tolist() == [0, 1, 0, 0, 1, 0]
     assert pictures.boxes == 8

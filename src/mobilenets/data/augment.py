@@ -28,6 +28,10 @@ class View:
     def __init__(self, preprocess: Preprocess, augmentation: Augmentation | None = None) -> None:
         self.preprocess = preprocess
         self.augmentation = augmentation or Augmentation()
+        if self.augmentation.kind == "boxes":
+            raise InputError(
+                "augmentation: kind boxes is for pictures with boxes, and these have classes: leave it out"
+            )
         if preprocess.channels not in (1, 3) and (self.augmentation.color or self.augmentation.policy):
             raise InputError(
                 f"augmentation: color and policy need 1 or 3 channels, not {preprocess.channels}: leave them out"
@@ -81,7 +85,7 @@ class View:
             return batch
         height, width = batch.shape[1:3]
         sides = round(share * height), round(share * width)
-        fill = _mean_colour(self.preprocess)
+        fill = mean_colour(self.preprocess)
         # The centre lies anywhere in the picture, so that squares at the edge are cut off, as the paper finds best.
         tops = draws.below(height, seed, epoch, indices, _CUT_DOWN) - sides[0] // 2
         lefts = draws.below(width, seed, epoch, indices, _CUT_RIGHT) - sides[1] // 2
@@ -179,7 +183,7 @@ def _transform(augmentation: Augmentation, preprocess: Preprocess) -> v2.Transfo
                 (preprocess.height, preprocess.width),
                 scale=augmentation.scale,
                 ratio=augmentation.ratio,
-                interpolation=_interpolation(preprocess),
+                interpolation=interpolation_of(preprocess),
                 antialias=True,
             )
         )
@@ -195,15 +199,15 @@ def _transform(augmentation: Augmentation, preprocess: Preprocess) -> v2.Transfo
         amount = augmentation.color
         steps.append(v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount))
     if augmentation.erase:
-        steps.append(v2.RandomErasing(augmentation.erase, value=_mean_colour(preprocess).tolist()))
+        steps.append(v2.RandomErasing(augmentation.erase, value=mean_colour(preprocess).tolist()))
     return v2.Compose(steps) if steps else None
 
 
-def _mean_colour(preprocess: Preprocess) -> NDArray[np.uint8]:
+def mean_colour(preprocess: Preprocess) -> NDArray[np.uint8]:
     """Return the colour that normalization turns into zeros, uint8 (C,)."""
     return np.array([round(min(max(mean, 0.0), 1.0) * 255) for mean in preprocess.mean], np.uint8)
 
 
-def _interpolation(preprocess: Preprocess) -> InterpolationMode:
+def interpolation_of(preprocess: Preprocess) -> InterpolationMode:
     """Return the method of the evaluation, so that training sees pictures as sharp; tensors have no lanczos."""
     return InterpolationMode("bicubic" if preprocess.interpolation == "lanczos" else preprocess.interpolation)

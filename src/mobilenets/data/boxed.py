@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenets.data.annotations import FoundBoxes, MarkedPicture, Truth, shortened, sound
+from mobilenets.data.annotations import FoundBoxes, Truth, shortened, sound
 from mobilenets.data.box_csv import find_in_box_csv, is_box_csv
 from mobilenets.data.coco import coco_files, find_in_coco, is_coco
-from mobilenets.data.labels import ordered
-from mobilenets.data.pictures import FilePictures, HeldPictures, Pictures
+from mobilenets.data.labels import ordered, some
+from mobilenets.data.pictures import FilePictures, HeldPictures, Pictures, joined
 from mobilenets.data.scan import scan
 from mobilenets.data.voc import find_in_voc, voc_root
 from mobilenets.data.yolo import find_in_yolo, yolo_files
@@ -34,6 +34,7 @@ class BoxedPictures:
     labels: tuple[str, ...]
     pixels: Pictures
     truths: tuple[Truth, ...]
+    sizes: NDArray[np.int64]  # (N, 2): the height and width of each picture
 
     def __len__(self) -> int:
         return len(self.truths)
@@ -69,6 +70,11 @@ class BoxedPictures:
         """Return one picture, uint8 (H, W, channels)."""
         return self.pixels.picture(index)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return height and width of one picture."""
+        height, width = self.sizes[index].tolist()
+        return height, width
+
     def truth(self, index: int) -> Truth:
         """Return what is on one picture."""
         return self.truths[index]
@@ -85,12 +91,12 @@ class BoxedPictures:
         """Return the pictures at these indices, in this order."""
         chosen = np.asarray(indices, np.int64)
         truths = tuple(self.truths[index] for index in chosen.tolist())
-        return BoxedPictures(self.labels, self.pixels.take(chosen), truths)
+        return BoxedPictures(self.labels, self.pixels.take(chosen), truths, self.sizes[chosen])
 
     def relabelled(self, labels: tuple[str, ...], mapping: NDArray[np.int64]) -> BoxedPictures:
         """Return the same pictures with other labels; mapping[old class] is the new class."""
         truths = tuple(replace(truth, classes=mapping[truth.classes]) for truth in self.truths)
-        return BoxedPictures(labels, self.pixels, truths)
+        return BoxedPictures(labels, self.pixels, truths, self.sizes)
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def open_boxes(find: Callable[[], FoundBoxes], where: str, keep_bytes: int, deco
     else:
         sources = tuple(picture.source for picture in usable)
         pixels = FilePictures(labels, nothing, names, sources, scanned.sizes, scanned.channels)
-    whole = BoxedPictures(labels, pixels.take(kept), tuple(truths))
+    whole = BoxedPictures(labels, pixels.take(kept), tuple(truths), scanned.sizes[kept])
     part_of = [part for part, pictures in found.parts.items() for _ in pictures]
     kept_parts = np.array([part_of[scanned.usable[place]] for place in kept])
     parts = {part: whole.take(np.flatnonzero(kept_parts == part)) for part in found.parts}
@@ -173,10 +179,9 @@ def open_boxes(find: Callable[[], FoundBoxes], where: str, keep_bytes: int, deco
 
 def all_boxed(parts: Sequence[BoxedPictures]) -> BoxedPictures:
     """Return the pictures of all parts, one after another."""
-    from mobilenets.data.pictures import joined
-
     pixels = joined(*(part.pixels for part in parts))
-    return BoxedPictures(parts[0].labels, pixels, tuple(truth for part in parts for truth in part.truths))
+    truths = tuple(truth for part in parts for truth in part.truths)
+    return BoxedPictures(parts[0].labels, pixels, truths, np.concatenate([part.sizes for part in parts]))
 
 
 def unusual(part: BoxedPictures) -> list[str]:
@@ -185,9 +190,4 @@ def unusual(part: BoxedPictures) -> list[str]:
     for truth in part.truths:
         counts += np.bincount(truth.classes[~truth.crowd], minlength=len(part.labels))
     absent = [part.labels[index] for index in np.flatnonzero(counts == 0)]
-    from mobilenets.data.labels import some
-
     return [f"classes without any box ({len(absent)} of {len(counts)}): {some(absent)}"] if absent else []
-
-
-__all__ = ["BoxedPictures", "MarkedPicture", "OpenedBoxes", "Truth", "all_boxed", "boxes_in", "open_boxes", "unusual"]

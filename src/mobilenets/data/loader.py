@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mobilenets.data import draws
 from mobilenets.data.augment import View, short_side_needed
+from mobilenets.data.box_augment import BoxView
+from mobilenets.data.boxed import BoxedPictures
 from mobilenets.data.memory import held_fitted, held_short
 from mobilenets.data.pictures import ArrayPictures, Pictures
 from mobilenets.errors import InputError, MobileNetsError
@@ -24,7 +26,7 @@ from mobilenets.image.preprocess import Preprocess, scale_and_shift
 CACHE_BYTES = 1 << 30
 _MOST_WORKERS = 8
 _Key = tuple[int, NDArray[np.int64]]  # epoch, picture indices of one batch
-_Made = tuple[torch.Tensor, torch.Tensor] | str  # views uint8 (N, H, W, C) and targets int64 (N,), or what went wrong
+_Made = tuple[torch.Tensor, torch.Tensor] | str  # views uint8 (N, H, W, C) and targets, or what went wrong
 
 
 def batches(
@@ -48,10 +50,11 @@ def batches(
     processes prepare batches ahead; None takes none where that is quicker and else one per spare core. The rest is
     explained at `Batches`.
     """
-    kept = _held(pictures, preprocess, augmentation, cache_bytes)
+    boxed = isinstance(pictures, BoxedPictures)
+    kept = pictures if boxed else _held(pictures, preprocess, augmentation, cache_bytes)
     return Batches(
         kept,
-        View(preprocess, augmentation),
+        BoxView(preprocess, augmentation) if boxed else View(preprocess, augmentation),
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,
@@ -67,7 +70,8 @@ class Batches:
     """The batches of one process, epoch by epoch; batches are (images, targets).
 
     `images` is (N, channels, height, width) with channels innermost in memory: float32 normalized, or with
-    `normalized` False uint8 (`normalize_on_device` finishes those). `targets` is int64 (N,).
+    `normalized` False uint8 (`normalize_on_device` finishes those). `targets` is int64 (N,); of pictures with boxes it
+    is float32 (N, M, 5), see :class:`mobilenets.data.box_augment.BoxView`.
 
     With `shuffle`, every epoch has its own order; batch b of all `world_size` processes together is the same set of
     `batch_size * world_size` pictures as of one process with that batch size. `drop_last` leaves out the pictures that
@@ -81,7 +85,7 @@ class Batches:
     def __init__(
         self,
         pictures: Pictures,
-        view: View,
+        view: View | BoxView,
         *,
         batch_size: int,
         shuffle: bool,
@@ -205,7 +209,7 @@ def _chunks(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
 class _Maker(Dataset[_Made]):
     """Makes a whole batch at a time, so that small pictures cost no Python call each."""
 
-    def __init__(self, pictures: Pictures, view: View, seed: int) -> None:
+    def __init__(self, pictures: Pictures, view: View | BoxView, seed: int) -> None:
         self._pictures, self._view, self._seed = pictures, view, seed
         self._targets = torch.from_numpy(np.ascontiguousarray(pictures.targets))
 
@@ -216,6 +220,10 @@ class _Maker(Dataset[_Made]):
         """Return one batch, or the message of what went wrong."""
         epoch, indices = key
         try:
+            if isinstance(self._view, BoxView):
+                assert isinstance(self._pictures, BoxedPictures)
+                views, boxes = self._view.render(self._pictures, indices, self._seed, epoch)
+                return torch.from_numpy(views), torch.from_numpy(boxes)
             views = self._view.render(self._pictures, indices, self._seed, epoch)
         except InputError as error:  # returned, because an exception leaves a worker process as a printed traceback
             return str(error)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from mobilenets.errors import InputError
 
-KINDS = ("none", "crop", "photo")
+KINDS = ("none", "crop", "photo", "boxes")
 POLICIES = ("trivial", "rand")
 
 
@@ -20,13 +20,16 @@ class Augmentation:
     - "none": the picture as in evaluation (`fit`);
     - "crop": for small pictures; that view, moved by up to `shift` of each side, with black coming in;
     - "photo": for photographs; a part of the picture covering `scale` of its area at a proportion in `ratio`,
-      resized to the network's input (Inception crop, arXiv:1409.4842 section 6).
+      resized to the network's input (Inception crop, arXiv:1409.4842 section 6);
+    - "boxes": for pictures with boxes, as SSD varies them (arXiv:1512.02325 section 2.2): half of them are put on a
+      canvas up to `zoom` times as large, then with `iou_crop` cut to a part that keeps a box, at overlaps drawn from 0
+      to 1; stretched to the network's input. Of the rest, `flip` and `color` apply.
 
-    All kinds: `flip` mirrors half of the pictures (never for digits and letters); `rotate` turns by up to that many
-    degrees; `color` varies brightness, contrast and saturation by up to that fraction; `policy` draws one operation
-    at a random strength ("trivial", TrivialAugment, arXiv:2103.10158) or two at a fixed one ("rand", RandAugment,
-    arXiv:1909.13719); `erase` is the probability that a rectangle is erased (arXiv:1708.04896); `cutout` erases a
-    square of that fraction of the side at a random place in every picture (arXiv:1708.04552). `mixup`
+    All other kinds: `flip` mirrors half of the pictures (never for digits and letters); `rotate` turns by up to that
+    many degrees; `color` varies brightness, contrast and saturation by up to that fraction; `policy` draws one
+    operation at a random strength ("trivial", TrivialAugment, arXiv:2103.10158) or two at a fixed one ("rand",
+    RandAugment, arXiv:1909.13719); `erase` is the probability that a rectangle is erased (arXiv:1708.04896); `cutout`
+    erases a square of that fraction of the side at a random place in every picture (arXiv:1708.04552). `mixup`
     (arXiv:1710.09412) and `cutmix` (arXiv:1905.04899) are the alpha of their Beta distribution, 0 for off; with both,
     each batch draws one of them. Raises InputError for a value out of range.
 
@@ -46,6 +49,8 @@ class Augmentation:
     cutout: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    zoom: float = 1.0
+    iou_crop: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -62,6 +67,10 @@ class Augmentation:
                 raise InputError(
                     f"augmentation: {field} must be 0 (off) or a positive number, not {getattr(self, field)}"
                 )
+        if not 1 <= self.zoom <= 16:
+            raise InputError(f"augmentation: zoom must lie in 1..16, not {self.zoom}")
+        if self.kind == "boxes" and self.mixes:
+            raise InputError("augmentation: pictures with boxes cannot be mixed: leave out mixup and cutmix")
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise InputError(f"augmentation: scale must be two fractions 0 < low <= high <= 1, not {self.scale}")

@@ -87,34 +87,47 @@ def write_report(
     are printed as tables of name and value. What is empty is left out of the page. Raises InputError where the file
     cannot be written and MissingExtraError where jinja2 or matplotlib is not installed.
     """
+    html = rendered(
+        "page.html",
+        {
+            "title": title or " on ".join(part for part in (report.model, report.data) if part) or "report",
+            "headline": _headline(report),
+            "report": report,
+            "classes": [row for row in report.per_class if row.images or row.predicted],
+            "pairs": report.confused(20),
+            "curves": draw.draw_curve_svgs(history),
+            "confusion": draw.draw_confusion_svg(report.confusion, report.labels),
+            "wrong": [(item, data_url(item.picture), _is_pixel_art(item.picture)) for item in wrong],
+            "recipe": table_rows(recipe or {}),
+            "machine": table_rows(machine or {}),
+            "command": command,
+        },
+    )
+    return write_atomically(path, html)
+
+
+def rendered(template: str, values: Mapping[str, object]) -> str:
+    """Return the page that one of our templates makes of these values.
+
+    Marked safe in the templates: our own files, and drawings whose labels are escaped by what draws them. Raises
+    MissingExtraError where jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError as error:
         raise MissingExtraError("jinja2", "train") from error
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(_text),
     )
     environment.filters.update(percent=percent, printable=printable)
-    page = environment.from_string(_text("page.html"))
-    html = page.render(
-        title=title or " on ".join(part for part in (report.model, report.data) if part) or "report",
-        # Marked safe in the template: our own files, and drawings whose labels are escaped by what draws them.
-        style=_text("page.css"),
-        script=_text("page.js"),
-        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        headline=_headline(report),
-        report=report,
-        classes=[row for row in report.per_class if row.images or row.predicted],
-        pairs=report.confused(20),
-        curves=draw.draw_curve_svgs(history),
-        confusion=draw.draw_confusion_svg(report.confusion, report.labels),
-        wrong=[(item, _data_url(item.picture), _is_pixel_art(item.picture)) for item in wrong],
-        recipe=_rows(recipe or {}),
-        machine=_rows(machine or {}),
-        command=command,
-    )
-    return write_atomically(path, html)
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    page = environment.get_template(template)
+    return page.render(style=_text("page.css"), script=_text("page.js"), written=written, **values)
 
 
 def _text(name: str) -> str:
@@ -134,7 +147,8 @@ def _headline(report: Report) -> list[tuple[str, str]]:
     return tiles
 
 
-def _rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
+def table_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return names and values as text, for a table on a page."""
     return [(name.replace("_", " "), _value_text(value)) for name, value in values.items()]
 
 
@@ -148,12 +162,12 @@ def _is_pixel_art(picture: npt.NDArray[np.uint8]) -> bool:
     return bool(max(picture.shape[:2]) <= PIXEL_ART_PIXELS)
 
 
-def _data_url(picture: npt.NDArray[np.uint8]) -> str:
+def data_url(picture: npt.NDArray[np.uint8], *, longest: int = THUMBNAIL_PIXELS) -> str:
     """Return a thumbnail as a data: URL, PNG for tiny pictures and JPEG for photographs."""
     from PIL import Image
 
     image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    image.thumbnail((longest, longest))
     kind = "png" if _is_pixel_art(picture) else "jpeg"
     buffer = io.BytesIO()
     image.save(buffer, format=kind, quality=82)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mobilenets.checkpoint import Card
 from mobilenets.data import Data
+from mobilenets.data.boxed import BoxedPictures
 from mobilenets.errors import InputError
 from mobilenets.recipe import Recipe
 from mobilenets.train.request import Request
@@ -75,10 +76,13 @@ def run_facts(request: Request, data: Data) -> dict[str, Any]:
 
 
 def fingerprint(data: Data) -> str:
-    """Return a digest of labels, split, names and classes of the pictures; their pixels are not read again."""
+    """Return a digest of labels, split, names, classes and boxes; the pixels of pictures are not read again."""
     digest = hashlib.sha256(repr(data.labels).encode("utf-8", "surrogateescape"))
     for pictures in (data.train, data.val):
         digest.update(pictures.targets.tobytes())
+        for truth in pictures.truths if isinstance(pictures, BoxedPictures) else ():
+            for values in (truth.boxes, truth.classes, truth.crowd):
+                digest.update(values.tobytes())
         for index in range(len(pictures)):
             digest.update(pictures.name(index).encode("utf-8", "surrogateescape") + b"\0")
         digest.update(b"\1")

@@ -21,10 +21,9 @@ from torch.nn import functional
 from mobilenets.data import draws
 from mobilenets.data.augment import mix
 from mobilenets.errors import InputError
-from mobilenets.metrics import Judged
 from mobilenets.nn.network import Network
 from mobilenets.recipe import Recipe
-from mobilenets.train.evaluation import judge_all
+from mobilenets.train.goal import Classification, Goal, Measured
 from mobilenets.train.interruption import Interruption
 from mobilenets.train.optimization import Average, learning_rate_at, set_learning_rate
 from mobilenets.train.progress import Progress
@@ -66,6 +65,7 @@ class Job:
     to_input: Callable[[Tensor], Tensor]  # a batch of `train_batches` to what the network takes, on the device
     speed: Speed
     save: Save
+    goal: Goal = field(default_factory=Classification)
 
 
 class Save(Protocol):
@@ -156,8 +156,8 @@ def fit(job: Job, training: Training, progress: Progress) -> None:
         begun = time.monotonic()
         progress.counting("validating", len(job.val_batches))
         share_statistics(training.judged, job.accelerator)
-        judged = judge_all(training.judged, job.val_batches, job.accelerator, job.to_input, progress.advance)
-        complete_epoch(job, training, judged, val_seconds=time.monotonic() - begun)
+        measured = job.goal.judge(training.judged, job.val_batches, job.accelerator, job.to_input, progress.advance)
+        complete_epoch(job, training, measured, val_seconds=time.monotonic() - begun)
         job.save(training, epoch_done=True)
         progress.epoch_ended(training.history[-1], job.recipe.epochs, best=training.best is training.history[-1])
 
@@ -184,8 +184,8 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
                 images, targets, recipe.augmentation, classes=job.classes, seed=job.seed, epoch=epoch, batch=turn
             )
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=job.speed.bf16):
-            logits = model(images)
-        loss = functional.cross_entropy(logits.float(), wanted, label_smoothing=recipe.label_smoothing)
+            outputs = model(images)
+        loss, right = job.goal.loss(outputs, wanted, targets, recipe)
         accelerator.backward(loss)
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -195,7 +195,7 @@ def train_epoch(job: Job, training: Training, model: nn.Module, progress: Progre
             training.average.update(training.network)
 
         sums[0] += loss.detach() * len(targets)
-        sums[1] += (logits.detach().argmax(1) == targets).sum()
+        sums[1] += right
         sums[2] += len(targets)
         training.step, training.epoch_seconds = step + 1, time.monotonic() - begun
         progress.stepped(len(targets) * accelerator.num_processes, sums)
@@ -228,17 +228,15 @@ def share_statistics(module: nn.Module, accelerator: Accelerator) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-def complete_epoch(job: Job, training: Training, judged: Judged, *, val_seconds: float) -> None:
+def complete_epoch(job: Job, training: Training, measured: Measured, *, val_seconds: float) -> None:
     """Write the epoch into the history, see whether it is the best, and whether patience is at its end."""
     recipe, steps = job.recipe, len(job.train_batches)
     loss, right, pictures = training.sums
     entry: dict[str, Any] = {
         "epoch": training.epoch + 1,
         "train_loss": loss / max(1, pictures),
-        "train_top1": None if recipe.augmentation.mixes else right / max(1, pictures),
-        "val_loss": float(judged.loss.mean()) if len(judged) else None,
-        "val_top1": float((judged.rank < 1).mean()) if len(judged) else None,
-        "val_top5": float((judged.rank < 5).mean()) if len(judged) else None,
+        "train_top1": right / max(1, pictures) if "val_top1" in measured and not recipe.augmentation.mixes else None,
+        **measured,
         "learning_rate": learning_rate_at(recipe, training.epoch * steps, steps),
         "seconds": training.seconds,
         "train_seconds": training.epoch_seconds,
@@ -248,18 +246,19 @@ def complete_epoch(job: Job, training: Training, judged: Judged, *, val_seconds:
     training.history.append(entry)
     training.epoch, training.step = training.epoch + 1, 0
     training.sums, training.epoch_seconds = [0.0, 0.0, 0.0], 0.0
-    if training.best is None or _rank(entry) > _rank(training.best):
+    metric = job.goal.metric
+    if training.best is None or _rank(entry, metric) > _rank(training.best, metric):
         training.best = entry
     waited = training.epoch - training.best["epoch"]
     training.done = training.epoch >= recipe.epochs or 0 < recipe.patience <= waited
 
 
-def _rank(entry: dict[str, Any]) -> tuple[float, float]:
-    """Order epochs: by validation top-1, then by loss; without validation pictures the last is the best."""
-    if entry["val_top1"] is None:
+def _rank(entry: dict[str, Any], metric: str) -> tuple[float, float]:
+    """Order epochs: by a validation metric, then by loss; without validation pictures the last is the best."""
+    if entry[metric] is None:
         return (float(entry["epoch"]), 0.0)
     loss = entry["val_loss"]
-    return (entry["val_top1"], -loss if math.isfinite(loss) else -math.inf)
+    return (entry[metric], -loss if math.isfinite(loss) else -math.inf)
 
 
 def _check(training: Training, recipe: Recipe, parameters: list[Tensor]) -> None:

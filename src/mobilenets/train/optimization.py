@@ -16,9 +16,13 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer for a network, or for its classifier alone.
 
     Weight decay is kept off BatchNorm and biases, which are vectors. A group's `rate` is what the learning rate is
-    multiplied with: 1, but for the classifier of a whole network.
+    multiplied with: 1, but for what a whole network has instead of the weights it began with: the classifier, or the
+    heads and extra stages of a detector.
     """
-    head = [id(p) for name, p in network.named_parameters() if name.startswith("classifier.")]
+    new = {"classifier"}
+    if isinstance(network, Network):
+        new |= {op.name for op in network.plan.ops if op.row >= len(network.plan.arch.rows)}
+    head = [id(p) for name, p in network.named_parameters() if name.partition(".")[0] in new]
     kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         kind = (

@@ -76,21 +76,24 @@ class Writer:
 
     @torch.no_grad()
     def _output(self, checkpoint: Checkpoint) -> NDArray[np.float32]:
-        """Return the logits, float32 (classes,), of the sample, as the checkpoint's readers will compute them."""
+        """Return the answer to the sample, float32 (values,), as the checkpoint's readers will compute it."""
         planes = normalize(self._sample[np.newaxis], self._card.preprocess)
         if checkpoint.card.precision == "int8":
             of_codes: NDArray[np.float32] = reference.run(checkpoint, planes)[0]
             return of_codes
         load_tensors(self._prover, checkpoint.tensors)
-        logits: NDArray[np.float32] = self._prover(torch.from_numpy(planes))[0].numpy()
-        return logits
+        outputs = self._prover(torch.from_numpy(planes))
+        maps = outputs if isinstance(outputs, tuple) else (outputs,)
+        return np.concatenate([each.numpy().ravel() for each in maps])
 
 
 def metrics_of(entry: Mapping[str, Any], data: Data) -> tuple[Metric, ...]:
     """Return what was measured in an epoch, for the card."""
-    named = (("top1", "val_top1"), ("top5", "val_top5"), ("loss", "val_loss"))
+    named = ("top1", "top5", "map", "map_50", "loss")
     return tuple(
-        Metric(name, entry[key], data.name, len(data.val)) for name, key in named if entry.get(key) is not None
+        Metric(name, entry[f"val_{name}"], data.name, len(data.val))
+        for name in named
+        if entry.get(f"val_{name}") is not None
     )
 
 

@@ -74,12 +74,13 @@ class Progress:
     def epoch_ended(self, entry: dict[str, Any], epochs: int, *, best: bool) -> None:
         """Print the epoch's line."""
         self.close()
-        top1 = "" if entry["val_top1"] is None else f"  val top-1 {percent(entry['val_top1'])}"
+        named = (("val_top1", "val top-1"), ("val_map", "val mAP"), ("val_map_50", "mAP .5"))
+        values = "".join(f"  {name} {percent(entry[key])}" for key, name in named if entry.get(key) is not None)
         val_loss = "" if entry["val_loss"] is None else f"  val loss {entry['val_loss']:.4f}"
         rest = (epochs - entry["epoch"]) * entry["seconds"] / entry["epoch"]
         left = f"  about {duration(rest)} left" if rest >= 1 else ""
         self.say(
-            f"epoch {entry['epoch']}/{epochs}  loss {entry['train_loss']:.4f}{val_loss}{top1}"
+            f"epoch {entry['epoch']}/{epochs}  loss {entry['train_loss']:.4f}{val_loss}{values}"
             f"{' (best)' if best else ''}  {entry['images_per_second']:,.0f} images/s{left}"
         )
 

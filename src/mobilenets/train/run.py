@@ -16,19 +16,23 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mobilenets import checkpoint as files
+from mobilenets.average_precision import measure_boxes
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.data import Batches, Data, batches, open_data
+from mobilenets.data.boxed import BoxedPictures
 from mobilenets.errors import InputError
 from mobilenets.metrics import measure
 from mobilenets.nn.batch_norm import restore_batch_norm
 from mobilenets.nn.network import Network
 from mobilenets.recipe import Recipe
 from mobilenets.results import TrainResult
-from mobilenets.train import outputs, processes, start
+from mobilenets.train import box_outputs, outputs, processes, start, start_detector
 from mobilenets.train.allocator import keep_freed_memory
 from mobilenets.train.decisions import Decisions, fingerprint, run_facts
+from mobilenets.train.detection import Detection
 from mobilenets.train.evaluation import judge_all
 from mobilenets.train.frozen import FeatureBatches, kept_features
+from mobilenets.train.goal import Classification, Goal
 from mobilenets.train.inputs import ToInput, input_batches
 from mobilenets.train.loop import Job, Save, Training, fit
 from mobilenets.train.optimization import Average, make_optimizer
@@ -140,8 +144,9 @@ def _train(sitting: Sitting, request: Request, state: dict[str, Any] | None) -> 
 def _begin(sitting: Sitting, request: Request) -> tuple[Decisions, Network]:
     """Decide everything for a new run, and build its network."""
     data, say, world_size = sitting.data, sitting.progress.say, sitting.accelerator.num_processes
-    source = start.choose_weights(request, data, say)
-    card = start.make_card(request, data, source)
+    asked = start_detector.as_detector(request, data, say)
+    source = start.choose_weights(start_detector.for_backbone(asked), data, say)
+    card = (start_detector.detector_card if data.boxed else start.make_card)(asked, data, source)
     recipe = start.choose_recipe(request, data, card, pretrained=source is not None)
     if recipe.batch_size < world_size:
         raise InputError(f"--batch-size {recipe.batch_size} for {world_size} processes: raise it, or start fewer")
@@ -243,7 +248,14 @@ def _job(sitting: Sitting, decisions: Decisions, network: Network, save: Save) -
         to_input=to_input,
         speed=decisions.speed,
         save=save,
+        goal=_goal(data, decisions),
     )
+
+
+def _goal(data: Data, decisions: Decisions) -> Goal:
+    if isinstance(data.val, BoxedPictures):
+        return Detection(decisions.card, data.val, decisions.recipe)
+    return Classification()
 
 
 def _saver(sitting: Sitting, decisions: Decisions, writer: outputs.Writer) -> Save:
@@ -278,14 +290,9 @@ def _finished(sitting: Sitting, decisions: Decisions, training: Training) -> Tra
     title = f"{card.arch.name} {card.width:g} at {card.resolution[0]}x{card.resolution[1]}"
     if len(data.val):
         best: Checkpoint = processes.from_first(accelerator, files.load(path) if accelerator.is_main_process else None)
-        val_batches, to_input = input_batches(data.val, card.preprocess, accelerator, workers=decisions.request.workers)
-        with val_batches:
-            judged = judge_all(from_saved(best).to(accelerator.device), val_batches, accelerator, to_input)
-        report = measure(judged, card.labels, model=title, data=data.name, problems=data.problems)
-        report = replace(report, seconds=training.seconds)
-        metrics = {"top1": report.top1, "top5": report.top5, "loss": report.loss or 0.0}
-        if accelerator.is_main_process:
-            written = outputs.write_page(out, report, judged, data, training.history, decisions)
+        network = from_saved(best).to(accelerator.device)
+        finish = _boxes_judged if data.boxed else _classes_judged
+        metrics, written = finish(sitting, decisions, training, network, title)
     if accelerator.is_main_process:
         written.append(outputs.write_curves(out, training.history))
     accelerator.wait_for_everyone()
@@ -303,10 +310,45 @@ def _finished(sitting: Sitting, decisions: Decisions, training: Training) -> Tra
     )
 
 
+def _classes_judged(
+    sitting: Sitting, decisions: Decisions, training: Training, network: Network, title: str
+) -> tuple[dict[str, float], list[Path]]:
+    """Return the metrics of a classifier on the validation pictures, and the files that show them."""
+    accelerator, data, card = sitting.accelerator, sitting.data, decisions.card
+    val_batches, to_input = input_batches(data.val, card.preprocess, accelerator, workers=decisions.request.workers)
+    with val_batches:
+        judged = judge_all(network, val_batches, accelerator, to_input)
+    report = measure(judged, card.labels, model=title, data=data.name, problems=data.problems)
+    report = replace(report, seconds=training.seconds)
+    metrics = {"top1": report.top1, "top5": report.top5, "loss": report.loss or 0.0}
+    if not accelerator.is_main_process:
+        return metrics, []
+    return metrics, outputs.write_page(sitting.out, report, judged, data, training.history, decisions)
+
+
+def _boxes_judged(
+    sitting: Sitting, decisions: Decisions, training: Training, network: Network, title: str
+) -> tuple[dict[str, float], list[Path]]:
+    """Return the metrics of a detector on the validation pictures, and the files that show them."""
+    accelerator, data, card = sitting.accelerator, sitting.data, decisions.card
+    assert isinstance(data.val, BoxedPictures)
+    val_batches, to_input = input_batches(data.val, card.preprocess, accelerator, workers=decisions.request.workers)
+    with val_batches:
+        found, loss = Detection(card, data.val, decisions.recipe).find(network, val_batches, accelerator, to_input)
+    report = measure_boxes(data.val.truths, found, card.labels)
+    report = replace(
+        report, model=title, data=data.name, problems=data.problems, seconds=training.seconds, part="validation"
+    )
+    metrics = {name: value for name, value in report.metrics.items() if value is not None} | {"loss": loss}
+    if not accelerator.is_main_process:
+        return metrics, []
+    return metrics, box_outputs.write_page(sitting.out, report, found, data.val, training.history, decisions)
+
+
 def _notes(training: Training, decisions: Decisions) -> tuple[str, ...]:
     notes = []
     if training.epoch < decisions.recipe.epochs:
-        notes.append(f"stopped early: no better top-1 in {decisions.recipe.patience} epochs")
-    if training.best is not None and training.best["val_top1"] is None:
+        notes.append(f"stopped early: no better validation result in {decisions.recipe.patience} epochs")
+    if training.best is not None and training.best["val_loss"] is None:
         notes.append("there are no validation pictures, so nothing was measured: the last weights are saved")
     return tuple(notes)

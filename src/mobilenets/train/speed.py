@@ -141,8 +141,11 @@ class _Candidate:
         """Take a step as the loop does, but for the augmentation; return its seconds and remember them."""
         begun = time.perf_counter()
         with torch.autocast(self.batch.device.type, torch.bfloat16, enabled=self.speed.bf16):
-            logits = self.network(self.batch)
-        torch.autograd.backward(functional.cross_entropy(logits.float(), self.targets))
+            outputs = self.network(self.batch)
+        if isinstance(outputs, tuple):  # a detector's maps: its own loss costs next to nothing beside them
+            torch.autograd.backward([each.float().square().mean() for each in outputs])
+        else:
+            torch.autograd.backward(functional.cross_entropy(outputs.float(), self.targets))
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.batch.is_cuda:

@@ -224,7 +224,8 @@ def make_network(card: Card, source: Checkpoint | None, seed: int, say: Say) -> 
     if source is not None:
         tensors = source.tensors
         if source.card.labels != card.labels:
-            last = set(network.plan.outputs)
+            outputs = network.plan.outputs
+            last = set(outputs if card.arch.detector is None else outputs[1::2])  # boxes are of no class
             tensors = {name: value for name, value in tensors.items() if name.partition(".")[0] not in last}
         for note in adopt(network, replace(source, tensors=tensors)):
             say(note)

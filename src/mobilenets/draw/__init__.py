@@ -77,6 +77,11 @@ PANELS = (
         (Curve("train_top1", "training", WRONG), Curve("val_top1", "validation", RIGHT)),
         percentage=True,
     ),
+    Panel(
+        "mean average precision",
+        (Curve("val_map_50", "at overlap .5", WRONG), Curve("val_map", "over overlaps .5 to .95", RIGHT)),
+        percentage=True,
+    ),
     Panel("learning rate", (Curve("learning_rate", "learning rate", FAINT),)),
 )
 
@@ -85,8 +90,8 @@ def draw_curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
     """Draw loss, accuracy and learning rate over the epochs as one PNG.
 
     Each entry of the history is an epoch: `epoch` (from 1; the position where absent) and any of `train_loss`,
-    `val_loss`, `train_top1`, `val_top1` (fractions) and `learning_rate`. What is absent, None or not finite is left
-    out; a panel without any value is not drawn.
+    `val_loss`, `learning_rate` and, as fractions, `train_top1`, `val_top1`, `val_map`, `val_map_50`. What is absent,
+    None or not finite is left out; a panel without any value is not drawn.
     """
     panels = _panels_with_values(history)
     with figure_style() as figure_class:
@@ -103,7 +108,7 @@ def draw_curve_svgs(history: Sequence[Mapping[str, float | None]]) -> tuple[str,
         with figure_style() as figure_class:
             figure = figure_class(figsize=(4.6, 3.2), layout="constrained")
             _draw_panel(figure.add_subplot(), panel, history)
-            drawings.append(_svg(figure, f"{panel.title} per epoch"))
+            drawings.append(to_svg(figure, f"{panel.title} per epoch"))
     return tuple(drawings)
 
 
@@ -119,10 +124,10 @@ def draw_confusion(
         return to_png(_confusion_figure(figure_class, confusion, labels, confused))
 
 
-def draw_confusion_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+def draw_confusionto_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     """Draw the matrix of `draw_confusion` as SVG, without a list of pairs."""
     with figure_style() as figure_class:
-        return _svg(_confusion_figure(figure_class, confusion, labels, ()), "confusion matrix")
+        return to_svg(_confusion_figure(figure_class, confusion, labels, ()), "confusion matrix")
 
 
 def draw_predictions(pictures: Sequence[npt.NDArray[np.uint8]], predictions: Sequence[Classification]) -> bytes:
@@ -362,8 +367,8 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """Return an <svg> element whose colours come from CSS and whose ids, made from the title, clash with no other's."""
+def to_svg(figure: Figure, title: str) -> str:
+    """Return a figure as <svg>: its colours come from CSS; its ids, made from the title, clash with no other's."""
     import matplotlib as mpl
 
     buffer = io.StringIO()

@@ -1,4 +1,4 @@
-"""The `evaluate` verb: how good a model is on labelled pictures."""
+"""The `evaluate` verb: how good a model is on labelled pictures, or a detector on pictures with boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.results import Report
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mobilenets.metrics import Judged
     from mobilenets.runtime import Predictor
 
-Split = Literal["auto", "val", "all"]
+Split = Literal["auto", "val", "test", "all"]
 
 
 def evaluate(
@@ -39,8 +39,8 @@ def evaluate(
     seed: int = 0,
     strict: bool = False,
     out: Path | None = None,
-) -> Report:
-    """Measure a classifier: top-1, top-5, per-class precision and recall, confusion matrix.
+) -> Any:
+    """Measure a classifier: top-1, top-5, confusion matrix; a detector: COCO's average precisions and recalls.
 
     Data with a validation part of its own is judged on that. Other data is judged whole, unless the model was trained
     on data of that name: then only on what training held back, for which seed and fraction must be those it was
@@ -48,19 +48,24 @@ def evaluate(
 
     Args:
         model: A checkpoint, an exported file, or the name of published weights such as efficientnet_lite0.
-        data: A folder with one sub-folder a class, a CSV, an .npz, or digits, mnist, fashion_mnist, cifar10. Classes
-            are matched with the model's by name, or by index where all are whole numbers.
+        data: A folder with one sub-folder a class, a CSV, an .npz, or digits, mnist, fashion_mnist, cifar10; for a
+            detector VOC, COCO, YOLO, or a CSV with corners. Classes are matched with the model's by name, or by index
+            where all are whole numbers.
         runtime: What computes: torch, onnx, openvino, litert, reference. The first installed by default; an exported
             file has its own.
         limit: Judge at most this many pictures, spread over the classes.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the result does not depend on it.
         root: Where mnist, fashion_mnist or cifar10 are.
-        split: auto as said above; val for the validation part or what would be held back; all for every picture.
+        split: auto as said above; val for the validation part or what would be held back; test for the test part of
+            data with boxes; all for every picture but those.
         val_fraction: The share held back, where the data has no validation part of its own.
         seed: Decides which pictures are held back, and which a limit takes.
         strict: Stop at the first picture that cannot be used, instead of leaving it out.
         out: A folder to write report.html and confusion.png to.
+
+    Returns:
+        A `Report`, or of a detector a `DetectionReport`.
 
     Raises:
         MobileNetsError: one line that names the file or the flag, and the remedy.
@@ -78,18 +83,33 @@ def evaluate(
     with closing(runtimes.load(source, runtime, threads)) as predictor:
         card = predictor.card
         opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=card.labels)
+        _check_task(card, opened, model)
         whole, part = _part_of(opened, card, split, f"{val_fraction:.0%} held back with seed {seed}")
         pictures, part = _limited(whole, part, limit, seed)
+        command = _command(model, data, {"limit": limit, "split": split, "val-fraction": val_fraction, "seed": seed})
+        named = {"model": model, "data": data, "part": part, "runtime": runtime}
+        doubts = _doubts(opened, card, split)
+        if card.task == "detection":
+            from mobilenets.evaluate.boxes import measured
+
+            return measured(
+                predictor, pictures, named, (opened.problems, doubts), batch_size, out, command, strict=strict
+            )
         outcome = _judge_all(predictor, pictures, batch_size, strict=strict)
     report = measure(outcome.judged, card.labels)
-    problems = (*opened.problems, *outcome.broken, *_doubts(opened, card, split))
-    named = replace(
-        report, model=model, data=data, part=part, runtime=runtime, seconds=outcome.seconds, problems=problems
-    )
+    problems = (*opened.problems, *outcome.broken, *doubts)
+    report = replace(report, **named, seconds=outcome.seconds, problems=problems)
     if out is None:
-        return named
-    command = _command(model, data, {"limit": limit, "split": split, "val-fraction": val_fraction, "seed": seed})
-    return replace(named, files=_write(out, named, outcome, card, command))
+        return report
+    return replace(report, files=_write(out, report, outcome, card, command))
+
+
+def _check_task(card: Card, opened: Data, model: str) -> None:
+    """Raise InputError where a detector is given classes, or a classifier boxes."""
+    if card.task == "detection" and not opened.boxed:
+        raise InputError(f"{opened.name}: no boxes found, and {model} finds boxes: name data with boxes")
+    if card.task != "detection" and opened.boxed:
+        raise InputError(f"{opened.name} has boxes, and {model} classifies pictures: name a detector")
 
 
 def _check_counts(flags: Mapping[str, int | None]) -> None:
@@ -109,6 +129,10 @@ def _check_drawing() -> None:
 
 def _part_of(opened: Data, card: Card, split: Split, held_back: str) -> tuple[Pictures, str]:
     """Return the pictures to judge and what to call them."""
+    if split == "test":
+        if opened.test is None:
+            raise InputError(f"{opened.name}: no test part that is known as one: use --split val or all")
+        return opened.test, "the test part"
     if split == "all" or (split == "auto" and not opened.own_val and not _measured_on(opened, card)):
         return opened.everything, "all pictures"
     if not len(opened.val):
@@ -133,7 +157,7 @@ def _measured_on(opened: Data, card: Card) -> list[int]:
 def _doubts(opened: Data, card: Card, split: Split) -> list[str]:
     """Say so where pictures are judged that the model was probably trained on."""
     held_back = _measured_on(opened, card)
-    if not held_back or opened.own_val:
+    if not held_back or opened.own_val or split == "test":
         return []
     if split == "all":
         return ["the model was trained on part of these pictures: leave out --split all for an honest number"]
