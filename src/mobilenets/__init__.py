@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from mobilenets.runtime import load as load
     from mobilenets.show import ShowResult as ShowResult
     from mobilenets.show import show as show
+    from mobilenets.serve import ServeResult as ServeResult
+    from mobilenets.serve import serve as serve
     from mobilenets.train import train as train
 
 __version__ = "0.1.0"
@@ -103,6 +105,7 @@ __all__ = [
     "ShowResult",
     "TrainResult",
     "WeightsError",
+    "ServeResult",
     "bench",
     "classify",
     "convert",
@@ -120,6 +123,7 @@ __all__ = [
     "train",
 ]
 
+    "serve",
 _HOMES = {
     "mobilenets.arch": (
         "ARCHITECTURES",
@@ -203,6 +207,10 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
+    "mobilenets.serve": (
+        "ServeResult",
+        "serve",
+    ),
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every attribute
 

@@ -1,0 +1,230 @@
+"""One served model: pictures in, items as JSON out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilenets.arch.cost import cost
+from mobilenets.detections import Detection
+from mobilenets.errors import CheckpointError, InputError
+from mobilenets.image.decode import decode
+from mobilenets.image.preprocess import fit
+from mobilenets.machine import describe_machine
+from mobilenets.predict import likeliest
+from mobilenets.runtime import Predictor, choose, exported, load, resolve
+from mobilenets.runtime.feed import outputs_of
+from mobilenets.serve.limits import RefusedError
+from mobilenets.serve.reports import Reports
+
+if TYPE_CHECKING:
+    from mobilenets.checkpoint import Checkpoint
+    from mobilenets.serve.looking import Looking
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as the network takes it, uint8 (height, width, C), and the pixels it had: (height, width), upright."""
+
+    fitted: npt.NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a picture: how many answers at most, the least score, and where the network looked."""
+
+    top: int = 5
+    threshold: float = 0.0
+    explain: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A picture and what is asked about it."""
+
+    picture: Picture
+    question: Question
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An item's fields, as JSON has them, and how long the computation of its batch took."""
+
+    item: dict[str, Any]
+    model_ms: float
+    together: int = field(default=1)  # how many pictures were in the batch
+
+
+class ServedModel:
+    """A predictor and what else is said of it. `answer` is called by one thread at a time, the rest by any."""
+
+    def __init__(self, name: str, model: str, runtime: str | None, threads: int | None) -> None:
+        self.name, self.threads = name, threads
+        self.checkpoint: Checkpoint | None = None if exported(model) else resolve(model)
+        source: str | Checkpoint = model if self.checkpoint is None else self.checkpoint
+        self._predictor: Predictor = load(source, runtime, threads)
+        self.card = self._predictor.card
+        if self.card.preprocess.channels not in {1, 3}:
+            channels = self.card.preprocess.channels
+            raise InputError(f"{model}: takes {channels} channels, and picture files have 1 or 3: it cannot be served")
+        self.runtime = choose(runtime, model, precision=self.card.precision)
+        path = Path(model).expanduser()
+        self.bytes = path.stat().st_size if path.is_file() else None
+        self.reports = Reports(path)
+        self._looking: Looking | None = None
+        self._looking_lock = Lock()
+
+    def read(self, content: bytes, name: str, pixel_limit: int) -> Picture:
+        """Decode and fit a picture; raises InputError, saying why, for what is none or has too many pixels."""
+        decoded = decode(content, channels=self.card.preprocess.channels, name=name, pixel_limit=pixel_limit)
+        return Picture(fit(decoded, self.card.preprocess), (decoded.shape[0], decoded.shape[1]))
+
+    def warm_up(self) -> None:
+        """Compute once what runtimes prepare on their first picture."""
+        shape = (self.card.preprocess.height, self.card.preprocess.width, self.card.preprocess.channels)
+        outputs_of(self._predictor, [np.zeros(shape, np.uint8)])
+
+    def answer(self, tasks: Sequence[Task]) -> list[Answer]:
+        """Compute one batch."""
+        began = time.perf_counter()
+        places = [place for place, task in enumerate(tasks) if task.question.explain]
+        others = [place for place, task in enumerate(tasks) if not task.question.explain]
+        items: dict[int, dict[str, Any]] = {}
+        if others:
+            outputs = outputs_of(self._predictor, [tasks[place].picture.fitted for place in others])
+            items |= zip(others, self._items([tasks[place] for place in others], outputs), strict=True)
+        if places:
+            items |= zip(places, self._explained([tasks[place] for place in places]), strict=True)
+        model_ms = round(1000 * (time.perf_counter() - began), 3)
+        return [Answer(items[place], model_ms, len(tasks)) for place in range(len(tasks))]
+
+    def _explained(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+        looking = self._opened_looking()
+        logits, heats = looking([task.picture.fitted for task in tasks])
+        items = self._items(tasks, (logits,))
+        return [{**item, "heat": heat} for item, heat in zip(items, heats, strict=True)]
+
+    def _items(self, tasks: Sequence[Task], outputs: tuple[npt.NDArray[np.float32], ...]) -> list[dict[str, Any]]:
+        sizes = [{"width": task.picture.size[1], "height": task.picture.size[0]} for task in tasks]
+        if self.card.task == "detection":
+            found = self._found(tasks, outputs)
+            return [{"detections": each} | size for each, size in zip(found, sizes, strict=True)]
+        (logits,) = outputs
+        best = likeliest(logits, self.card.labels, max(task.question.top for task in tasks))
+        items = []
+        for task, named, size in zip(tasks, best, sizes, strict=True):
+            asked = task.question
+            kept = [each for place, each in enumerate(named[: asked.top]) if not place or each.score >= asked.threshold]
+            items.append({"predictions": [each.to_json() for each in kept]} | size)
+        return items
+
+    def _found(self, tasks: Sequence[Task], outputs: tuple[npt.NDArray[np.float32], ...]) -> list[list[dict[str, Any]]]:
+        from mobilenets.image.detection import on_picture
+
+        everything = []
+        for task, found in zip(tasks, self._decoder(outputs), strict=True):
+            placed = on_picture(found, self.card.preprocess, *task.picture.size)
+            rows = zip(placed.boxes.tolist(), placed.classes.tolist(), placed.scores.tolist(), strict=True)
+            everything.append(
+                [
+                    Detection(self.card.labels[index], index, score, tuple(box)).to_json()
+                    for box, index, score in rows
+                    if score >= task.question.threshold
+                ][: task.question.top]
+            )
+        return everything
+
+    @cached_property
+    def _decoder(self) -> Any:
+        from mobilenets.image.detection import Decoder
+
+        return Decoder(self.card.plan)
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can say where it looked: classifiers of which the weights are at hand, not exported files."""
+        from mobilenets.formats.onnx_heat import head_of
+
+        return self.checkpoint is not None and self.card.task == "classification" and bool(head_of(self.card.plan))
+
+    def _opened_looking(self) -> Looking:
+        from mobilenets.serve.looking import looking
+
+        with self._looking_lock:
+            if self._looking is None and self.checkpoint is not None:
+                self._looking = looking(self.checkpoint)
+        if self._looking is None:
+            raise RefusedError(422, f"{self.name} cannot say where it looked: only checkpoints of classifiers can")
+        return self._looking
+
+    def summary(self) -> dict[str, Any]:
+        """Return an item of the list of models."""
+        return {
+            "name": self.name,
+            "task": self.card.task,
+            "architecture": self.card.arch.name,
+            "runtime": self.runtime,
+            "precision": self.card.precision,
+            "resolution": list(self.card.resolution),
+            "classes": len(self.card.labels),
+        }
+
+    def described(self) -> dict[str, Any]:
+        """Return the card, what runs it, and what can be asked."""
+        costs = cost(self.card.plan, "int8" if self.card.precision == "int8" else "float32")
+        return {
+            **self.card.to_json(),
+            "name": self.name,
+            "runtime": self.runtime,
+            "threads": self.threads,
+            "parameters": costs.parameters,
+            "multiply_adds": costs.multiply_adds,
+            "bytes": self.bytes,
+            "machine": describe_machine(),
+            "report": self.reports.there,
+            "explain": self.explains,
+        }
+
+    def close(self) -> None:
+        """Free the model."""
+        self._predictor.close()
+
+
+def open_models(models: Sequence[str], runtime: str | None, threads: int | None) -> dict[str, ServedModel]:
+    """Load what is to be served, by name: `NAME=MODEL`, or MODEL, which is then called as `name_of` says.
+
+    Raises InputError where none or two of one name are given, and what `mobilenets.load` raises.
+    """
+    if not models:
+        raise InputError("name a model to serve: a checkpoint, an exported file, or published weights")
+    opened: dict[str, ServedModel] = {}
+    for each in models:
+        name, model = named(each)
+        if name in opened:
+            raise InputError(f"two models are called {name}: name one of them, as in other={model}")
+        opened[name] = ServedModel(name, model, runtime, threads)
+        opened[name].warm_up()
+    return opened
+
+
+def named(model: str) -> tuple[str, str]:
+    """Split `NAME=MODEL`; a model without a name gets its file's, without folder and ending.
+
+    >>> named("cats=runs/cats/best.safetensors"), named("runs/cats/best.safetensors")
+    (('cats', 'runs/cats/best.safetensors'), ('best', 'runs/cats/best.safetensors'))
+    """
+    given, equals, path = model.partition("=")
+    if equals and "/" not in given and given:
+        if not path:
+            raise CheckpointError(f"{model}: no model behind the name: write {given}=PATH")
+        return given, path
+    return Path(model).stem or model, model
