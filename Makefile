@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 # Installed again only when what is to be installed has changed.
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,convert,openvino,detection,search,serve,efficientnet,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,convert,openvino,engine,detection,search,serve,efficientnet,dev]'
 	touch $@
 
 # Train on scikit-learn's digits, measure, then classify two photographs with ImageNet weights.

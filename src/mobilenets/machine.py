@@ -22,7 +22,7 @@ def describe_machine() -> dict[str, str]:
     Neither host nor user names are among them: a report can be handed on. Packages are named by their metadata; none is
     imported.
     """
-    described = {"processor": _processor(), "cores": str(_cores())}
+    described = {"processor": _processor(), "cores": str(cores())}
     described |= {name: text for name, text in (("instructions", _instructions()), ("governor", _governor())) if text}
     memory = _memory_bytes()
     if memory:
@@ -37,7 +37,7 @@ def describe_machine() -> dict[str, str]:
     return described
 
 
-def _cores() -> int:
+def cores() -> int:
     """Count the cores this process may use, which in a container are fewer than the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

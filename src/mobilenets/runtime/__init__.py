@@ -69,6 +69,7 @@ RUNTIMES = {
     "openvino": Runtime("mobilenets.runtime.openvino_runtime", "openvino", "openvino", suffix=".xml"),
     "onnx": Runtime("mobilenets.runtime.onnx_runtime", "onnxruntime", "onnx", suffix=".onnx"),
     "litert": Runtime("mobilenets.runtime.litert_runtime", "ai_edge_litert", "litert", suffix=".tflite"),
+    "engine": Runtime("mobilenets.runtime.engine_runtime", "halide", "engine", ("float32",)),
     "reference": Runtime("mobilenets.runtime.reference_runtime", "numpy", "train"),
 }
 """Runtimes by name: `runtime=None` takes the first that is installed and can run the model.
@@ -96,7 +97,7 @@ def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: in
 
     >>> load("mobilenet_v2", runtime="abacus")
     Traceback (most recent call last):
-    mobilenets.errors.InputError: no runtime is called 'abacus': there is torch, openvino, onnx, litert, reference
+    mobilenets.errors.InputError: no runtime is called 'abacus': there is torch, openvino, onnx, litert, engine, reference
     """
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, not {threads}")

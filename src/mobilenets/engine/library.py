@@ -1,0 +1,225 @@
+"""Kernels as machine code: compiled once on this machine, kept in the cache, loaded in milliseconds.
+
+Halide writes an object file for every kernel, named by what it computes, for which processor, and by which version of
+all that takes part; `zig cc` (of the package ziglang, or else a `cc` on the path) compiles the driver and links both to
+a shared library, named by its kernels. Loading one that is there needs neither. Files appear whole, by renaming, so
+that processes which want the same one do not disturb one another: at worst both make it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from mobilenets.engine.kernels import Kernel, symbol
+from mobilenets.engine.schedules import Machine
+from mobilenets.errors import MissingExtraError, MobileNetsError
+from mobilenets.files import cache_folder, write_atomically
+from mobilenets.machine import vector_instructions
+
+DRIVER = Path(__file__).with_name("driver.c")
+_SOURCES = (
+    *("driver.c", "forms.py", "generate.py", "generate_fused.py", "generate_plain.py", "kernels.py"),
+    "schedules.py",  # the machine's registers take part; tiles are in the kernels
+)
+_EXTRA = "engine"
+
+
+class EngineError(MobileNetsError):
+    """A kernel that cannot be compiled or loaded on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What kernels are compiled for: Halide's name of it, zig's name, and what schedules have to know."""
+
+    name: str
+    triple: str
+    machine: Machine
+
+
+_FEATURES = "no_runtime-user_context"
+_UNCHECKED = "no_asserts-no_bounds_query"
+_X86 = {
+    "avx512": ("avx-avx2-f16c-fma-sse41-avx512-avx512_skylake", Machine(16, 32)),
+    "avx2": ("avx-avx2-f16c-fma-sse41", Machine(8, 16)),
+    "baseline": ("sse41", Machine(4, 16)),
+}
+
+
+@cache
+def host(*, checked: bool = False) -> Target:
+    """Return this machine as a target, by the vector instructions that it says it has.
+
+    Args:
+        checked: kernels check every access to a buffer, and fail with a message.
+
+    Raises:
+        EngineError: neither Linux nor a processor that there are schedules for.
+    """
+    if sys.platform != "linux":
+        raise EngineError(f"the engine compiles kernels on Linux, not on {sys.platform}: choose another runtime")
+    ending = _FEATURES if checked else f"{_FEATURES}-{_UNCHECKED}"
+    found, kind = set(vector_instructions()), platform.machine().lower()
+    if kind in ("x86_64", "amd64"):
+        level = "baseline"
+        if {"avx2", "fma", "f16c"} <= found:
+            level = "avx512" if {"avx512f", "avx512bw", "avx512vl"} <= found else "avx2"
+        features, machine = _X86[level]
+        return Target(f"x86-64-linux-{features}-{ending}", "x86_64-linux-gnu", machine)
+    if kind in ("aarch64", "arm64"):
+        return Target(f"arm-64-linux-{ending}", "aarch64-linux-gnu", Machine(4, 32))
+    raise EngineError(f"the engine has no schedules for {kind}: choose another runtime")
+
+
+@cache
+def _versions() -> str:
+    """Return what machine code depends on beside the kernel and the target."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update(DRIVER.with_name(name).read_bytes())
+    for package in ("halide", "ziglang"):
+        try:
+            digest.update(f"{package} {version(package)} ".encode())
+        except PackageNotFoundError:
+            digest.update(f"{package} - ".encode())
+    return digest.hexdigest()
+
+
+def names(kernels: Iterable[Kernel], target: Target) -> dict[Kernel, str]:
+    """Return the function of each kernel."""
+    salt = f"{target.name} {_versions()}"
+    return {kernel: symbol(kernel, salt) for kernel in kernels}
+
+
+def load(kernels: Sequence[Kernel], target: Target, *, folder: Path | None = None) -> ctypes.CDLL:
+    """Return a library with the driver and these kernels, compiling what is not in the cache.
+
+    Args:
+        kernels: in any order, repetitions allowed.
+        target: this machine.
+        folder: where machine code is kept; None is `engine` in the cache.
+
+    Raises:
+        EngineError: compiling or linking fails.
+        MissingExtraError: something is to be compiled, and Halide or a linker is not installed.
+    """
+    folder = cache_folder() / "engine" if folder is None else folder
+    symbols = names(kernels, target)
+    content = " ".join([*sorted(set(symbols.values())), target.name, _versions()])
+    path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.so"
+    if not path.is_file():
+        build(symbols, target, folder, path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EngineError(f"{path}: not loadable ({error}): delete it, and it is made again") from None
+
+
+def build(symbols: dict[Kernel, str], target: Target, folder: Path, path: Path) -> None:
+    """Compile what is missing and link it all to a shared library at `path`."""
+    objects = compile_all(symbols, target, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        library = Path(made) / "library.so"
+        files = [str(each) for each in objects]
+        _run([*compiler(target), "-shared", "-nostdlib", "-o", str(library), *files], folder)
+        library.chmod(0o755)
+        library.replace(path)
+
+
+def compile_all(symbols: dict[Kernel, str], target: Target, folder: Path) -> list[Path]:
+    """Return object files of the driver and of the kernels, compiling those that are not in the folder."""
+    objects = {name: folder / "objects" / f"{name}.o" for name in symbols.values()}
+    missing = {name: kernel for kernel, name in symbols.items() if not objects[name].is_file()}
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
+    with _progress(len(missing) + 1) as advance:
+        driver = _driver(target, folder)
+        advance()
+        if missing and find_spec("halide") is None:
+            raise MissingExtraError("halide", _EXTRA)
+        for name, kernel in missing.items():
+            _compile(kernel, name, target, objects[name])
+            advance()
+    return [driver, *objects.values()]
+
+
+def _compile(kernel: Kernel, name: str, target: Target, path: Path) -> None:
+    import halide as hl
+
+    from mobilenets.engine.generate import generate
+
+    generated = generate(kernel, target.machine)
+    with tempfile.TemporaryDirectory(dir=path.parent) as made:
+        written = Path(made) / path.name
+        outputs = {hl.OutputFileType.object: str(written)}
+        try:
+            generated.out.compile_to(outputs, generated.arguments, name, hl.Target(target.name))
+        except (RuntimeError, hl.HalideError) as error:
+            raise EngineError(f"Halide does not compile {kernel}: {str(error).strip().splitlines()[-1]}") from error
+        written.replace(path)
+
+
+def _driver(target: Target, folder: Path) -> Path:
+    digest = hashlib.sha256(f"{target.triple} {_versions()}".encode()).hexdigest()[:20]
+    path = folder / "objects" / f"driver_{digest}.o"
+    if not path.is_file():
+        with tempfile.TemporaryDirectory(dir=path.parent) as made:
+            written = Path(made) / path.name
+            _run([*compiler(target), "-std=c11", "-O2", "-fPIC", "-c", str(DRIVER), "-o", str(written)], folder)
+            write_atomically(path, written.read_bytes())
+    return path
+
+
+def compiler(target: Target) -> list[str]:
+    """Return the command that compiles C and links for a target.
+
+    Raises:
+        MissingExtraError: ziglang is not installed, and there is no `cc` for this machine either.
+    """
+    if find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc", "-target", target.triple]
+    own = shutil.which("cc")
+    if own is None or not target.triple.startswith(platform.machine().lower()):
+        raise MissingExtraError("ziglang", _EXTRA)
+    return [own]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"), "ZIG_LOCAL_CACHE_DIR": str(folder / "zig")}
+    done = subprocess.run(  # noqa: S603
+        command, check=False, capture_output=True, text=True, env={**os.environ, **caches}
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise EngineError(f"{command[0]} cannot make the engine's library: {lines[0].strip()}")
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Callable[[], object]]:
+    """Say on standard error what is going on, as a bar where that is a terminal; yields what to call at each step."""
+    what = "compiling the engine for this processor"
+    if count == 1 or not sys.stderr.isatty():
+        if count > 1:
+            sys.stderr.write(f"{what}: {count} parts, once\n")
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=count)
+        yield lambda: progress.advance(task)

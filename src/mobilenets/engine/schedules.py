@@ -1,0 +1,80 @@
+"""How kernels are cut into tiles: by rule, for shapes that nobody tuned.
+
+The rule counts cycles for one step of a tile's sum: multiplications, of which a core does two vectors at a time, loads
+of weights and of the source, likewise, and the four cycles that a sum has to wait for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobilenets.engine.kernels import Tile
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a schedule has to know of a processor: the float32 in a vector, and the vectors there are registers for."""
+
+    lanes: int
+    registers: int
+
+
+MOST_PIXELS = 16
+MOST_VECTORS = 4
+LATENCY = 4  # cycles of a multiply-add
+AT_ONCE = 2  # multiply-adds, or loads, a cycle
+
+
+def dense_tile(channels: int, pixels: int, machine: Machine) -> Tile:
+    """Return the tile of a convolution over all channels, with `pixels` in a row of its output.
+
+    >>> dense_tile(96, 112, Machine(16, 32))
+    Tile(block=48, pixels=8)
+    """
+    best, least = Tile(machine.lanes, 1), float("inf")
+    for vectors in range(1, MOST_VECTORS + 1):
+        block = vectors * machine.lanes
+        for tile in range(1, min(MOST_PIXELS, pixels) + 1):
+            if vectors * tile + vectors + 1 > machine.registers:
+                break
+            cycles = max(vectors * tile / AT_ONCE, (vectors + tile) / AT_ONCE, LATENCY)
+            steps = -(-channels // block) * -(-pixels // tile)
+            cost = cycles * steps
+            if cost < least * 0.999 or (
+                cost < least * 1.001 and vectors * tile > best.block // machine.lanes * best.pixels
+            ):
+                best, least = Tile(block, tile), cost
+    return best
+
+
+def linear_tile(channels: int, machine: Machine) -> Tile:
+    """Return the tile of a fully connected layer: as many sums as keep a core busy, and no more than are useful."""
+    vectors = min(2 * LATENCY, machine.registers // 2, -(-channels // machine.lanes))
+    return Tile(vectors * machine.lanes, 1)
+
+
+def depthwise_pixels(width: int) -> int:
+    """Return how many pixels of a row a depthwise convolution computes at once.
+
+    >>> depthwise_pixels(56), depthwise_pixels(12)
+    (7, 6)
+    """
+    return min(range(8, 3, -1), key=lambda tile: -(-width // tile) * tile) if width > 8 else width
+
+
+def depthwise_block(channels: int, machine: Machine) -> int:
+    """Return a block that divides the channels, for a depthwise convolution that reads a map."""
+    for vectors in range(MOST_VECTORS, 0, -1):
+        if channels % (vectors * machine.lanes) == 0:
+            return vectors * machine.lanes
+    return next(block for block in (8, 4, 2, 1) if channels % block == 0)
+
+
+def mean_tile(channels: int, pixels: int, machine: Machine) -> Tile | None:
+    """Return the tile of a 1x1 convolution whose output is averaged: it divides the pixels; None if none does well."""
+    fitting = [tile for tile in range(1, MOST_PIXELS + 1) if pixels % tile == 0]
+    tile = dense_tile(channels, max(fitting), machine)
+    if tile.pixels in fitting:
+        return tile
+    pixels_each = max(each for each in fitting if 2 * each + 3 <= machine.registers)
+    return Tile(2 * machine.lanes, pixels_each) if pixels_each > 3 or pixels < 4 else None

@@ -1,0 +1,131 @@
+"""The compiled engine against the numpy reference: networks, sizes, threads, and that it stays within its memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mobilenets.arch import ARCHITECTURES
+from mobilenets.checkpoint import Checkpoint
+from mobilenets.engine import reference
+from mobilenets.engine.folding import folded
+from mobilenets.engine.library import host
+from mobilenets.engine.lowering import Axis, lower, resized
+from mobilenets.engine.program import Program, cuts
+
+pytest.importorskip("halide", reason="the extra `engine` is not installed")
+Networks = Callable[..., Checkpoint]
+MOST_ERROR = 1e-5  # of the largest value: what float32 rounding may add up to
+
+
+@contextmanager
+def ready(
+    checkpoint: Checkpoint, sides: tuple[int, int], threads: int = 1, *, checked: bool = False
+) -> Iterator[Program]:
+    target = host(checked=checked)
+    layout = resized(checkpoint.card.plan, sides)
+    with closing(Program(lower(layout, folded(checkpoint), target.machine), target, threads)) as program:
+        yield program
+
+
+def noise(checkpoint: Checkpoint, sides: tuple[int, int], count: int = 2) -> npt.NDArray[np.float32]:
+    random = np.random.default_rng(3)
+    batch: npt.NDArray[np.float32] = random.normal(size=(count, checkpoint.card.in_channels, *sides)).astype(np.float32)
+    return batch
+
+
+def error(program: Program, checkpoint: Checkpoint, batch: npt.NDArray[np.float32]) -> float:
+    """Return the largest difference from the reference as a share of the largest value, over all outputs."""
+    layout = resized(checkpoint.card.plan, (batch.shape[2], batch.shape[3]))
+    expected = reference.outputs(layout, reference.arithmetic(checkpoint), batch)
+    worst = 0.0
+    for found, wanted in zip(program.outputs(program.run(batch)), expected, strict=True):
+        value = found[:, : wanted.shape[1]].reshape(wanted.shape)
+        worst = max(worst, float(np.abs(value - wanted).max() / np.abs(wanted).max()))
+    return worst
+
+
+@pytest.mark.parametrize(
+    ("name", "sides", "threads"),
+    [
+        ("mobilenet_v2", (48, 48), 1),
+        ("mobilenet_v2", (53, 39), 2),
+        ("mobilenet_v1", (48, 48), 2),
+        ("mobilenet_v3_small", (48, 48), 1),
+        ("mnasnet_a1", (48, 48), 2),
+    ],
+)
+def test_answers_are_the_references(name: str, sides: tuple[int, int], threads: int, random_network: Networks) -> None:
+    checkpoint = random_network(name)
+    with ready(checkpoint, sides, threads) as program:
+        assert error(program, checkpoint, noise(checkpoint, sides)) < MOST_ERROR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("sides", [(48, 48), (53, 39), (33, 70), (1, 1), (8, 65)])
+def test_every_architecture_and_size_with_every_access_checked(
+    name: str, sides: tuple[int, int], random_network: Networks
+) -> None:
+    checkpoint = random_network(name)
+    with ready(checkpoint, sides, 2, checked=True) as program:
+        assert error(program, checkpoint, noise(checkpoint, sides)) < MOST_ERROR
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_padding_rules(padding: str, random_network: Networks) -> None:
+    checkpoint = random_network("mobilenet_v2", padding=padding)
+    with ready(checkpoint, (48, 48)) as program:
+        assert error(program, checkpoint, noise(checkpoint, (48, 48))) < MOST_ERROR
+
+
+def test_threads_with_programs_of_their_own_do_not_disturb_one_another(random_network: Networks) -> None:
+    checkpoint = random_network("mobilenet_v2")
+    batch = noise(checkpoint, (48, 48), 20)
+    with ready(checkpoint, (48, 48)) as one, ready(checkpoint, (48, 48), 2) as other:
+        expected = one.run(batch)
+        found: list[npt.NDArray[np.float32]] = []
+        workers = [threading.Thread(target=lambda each=each: found.append(each.run(batch))) for each in (one, other)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    for answers in found:
+        np.testing.assert_array_equal(answers, expected)
+
+
+def test_after_the_first_picture_scratch_memory_does_not_grow(random_network: Networks) -> None:
+    checkpoint = random_network("mobilenet_v2")
+    with ready(checkpoint, (48, 48)) as program:
+        program.run(noise(checkpoint, (48, 48)))
+        peaks = program._scratch[:, 24:32].copy().view(np.uint64)
+        assert 0 < int(peaks.max()) <= program.scratch_bytes
+
+
+def test_machine_code_is_made_once(
+    random_network: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = random_network("mobilenet_v1")
+    monkeypatch.setenv("MOBILENETS_CACHE", str(tmp_path))
+    with ready(checkpoint, (16, 16)) as program:
+        kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "engine").glob("*.so")}
+        answers = program.run(noise(checkpoint, (16, 16)))
+    assert len(kept) == 1
+    assert "compiling" in capsys.readouterr().err
+    with ready(checkpoint, (16, 16)) as program:
+        np.testing.assert_array_equal(program.run(noise(checkpoint, (16, 16))), answers)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "engine").glob("*.so")} == kept
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("extent", "unit", "threads"), [(49, 7, 2), (7, 1, 4), (3, 1, 8), (10, 4, 3), (1, 1, 1)])
+def test_cuts_cover_everything_once(extent: int, unit: int, threads: int) -> None:
+    parts = cuts(Axis(0, extent, unit), threads)
+    assert [index for start, count in parts for index in range(start, start + count)] == list(range(extent))
+    assert all(start % unit == 0 for start, _ in parts)
