@@ -222,7 +222,7 @@ def test_zips_are_known_by_what_is_in_them(tmp_path: Path, names: list[str], kin
         (b"", "an empty file"),
         (b"<!DOCTYPE html>", "a web page or a Git LFS pointer"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a web page or a Git LFS pointer"),
-        (b"\x0a\x0b\x0a\x05input", r"TensorFlow graph \(\.pb\)"),
+        (b"\x0a\x0b\x0a\x05input", r"not a TensorFlow graph, or a damaged one"),
         (b"\x89PNG\r\n\x1a\n", "not a file of weights"),
         (b"PK\x03\x04 and nothing more", "damaged zip"),
     ],

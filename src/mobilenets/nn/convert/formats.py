@@ -73,7 +73,9 @@ def _format_of(path: Path) -> str:
         return "torch"
     if head.startswith(b"\x08") and len(head) > 1 and head[1] < 32:  # protobuf: ModelProto.ir_version
         return "onnx"
-    if head.startswith(b"\x0a") and b"\x12" in head:  # protobuf: a GraphDef's first node, its name and its operation
+    if (
+        head.startswith(b"\x0a") and b"\x0a" in head[2:4]
+    ):  # protobuf: a GraphDef's first node, which begins with its name
         return "tensorflow"
     raise ConvertError(f"{path}: {_guess(head)}; what can be converted: {_READS}")
 

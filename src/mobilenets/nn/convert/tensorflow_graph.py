@@ -207,8 +207,8 @@ def _detector(graph: _Graph, maps: list[tuple[GraphNode, GraphNode]]) -> dict[st
         "anchors": Anchors("tf", levels),
         "coder": (x, y, w, h),
         "scores": convert.lower(),
-        "nms_iou": round(iou, 6),
-        "score_threshold": round(threshold, 12),
+        "nms_iou": _written(iou),
+        "score_threshold": _written(threshold),
     }
 
 
@@ -224,11 +224,14 @@ def _anchors(graph: _Graph) -> tuple[tuple[tuple[float, float], ...], ...]:
             if node.op == "RealDiv" and len(node.inputs) == 2 and node.inputs[1] == root.name
         )
         scales = np.broadcast_to(graph.source(height, 0).constant(), ratios.shape)
-        # float32 has seven digits: what was written with fewer is found again.
-        levels.append(
-            tuple((float(f"{scale:.7g}"), float(f"{ratio:.7g}")) for scale, ratio in zip(scales, ratios, strict=True))
-        )
+        pairs = zip(scales.tolist(), ratios.tolist(), strict=True)
+        levels.append(tuple((_written(scale), _written(ratio)) for scale, ratio in pairs))
     return tuple(levels)
+
+
+def _written(value: float) -> float:
+    """Return the number of at most seven digits, as many as float32 has, that somebody wrote down."""
+    return float(f"{value:.7g}")
 
 
 def _resolution(graph: _Graph) -> tuple[int, int]:
