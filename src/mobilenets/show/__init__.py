@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilenets.arch import ARCHITECTURES, Cost, Op, Plan, arch_named, cost, plan
+from mobilenets.arch import ARCHITECTURES, Cost, Op, Plan, Precision, arch_named, cost, plan
 from mobilenets.arch.cost import activation_bytes, multiply_adds, parameters
 from mobilenets.arch.mobilenet import Bneck, Classifier, Conv, Dense, InvertedResidual, Pool, Row, Separable
 from mobilenets.arch.plan import Shape
 from mobilenets.errors import CheckpointError, InputError
+from mobilenets.show.memory import MemoryUse, memory_use
 from mobilenets.text import printable, table
 
 SETTINGS = ("t", "exp", "c", "n", "SE", "NL", "s", "anchors")
@@ -61,8 +62,9 @@ class ShowResult:
 
     model: str
     plan: Plan
-    precision: Literal["float32", "int8"]
+    precision: Precision
     notes: tuple[str, ...] = ()
+    memory: MemoryUse | None = None
 
     @property
     def cost(self) -> Cost:
@@ -109,6 +111,8 @@ class ShowResult:
         classes = f"{layout.classes:,} classes{'' if layout.arch.detector is None else ' and the background'}"
         setting = f"width {layout.width:g}, input {size}, {classes}, {self.precision} activations"
         parts = [f"{printable(name)}, {printable(layout.arch.paper)}\n{setting}", self._table(), self._totals()]
+        if self.memory is not None:
+            parts.append(str(self.memory))
         if self.notes:
             parts.append("\n".join(f"note: {printable(note)}" for note in self.notes))
         return "\n\n".join(parts)
@@ -166,7 +170,7 @@ class ShowResult:
             "rows": [row.to_json() for row in self.rows],
             "ops": [_op_to_json(op, self.precision) for op in self.plan.ops],
             "notes": list(self.notes),
-        }
+        } | ({} if self.memory is None else {"memory": self.memory.to_json()})
 
 
 def show(
@@ -176,7 +180,9 @@ def show(
     resolution: int | tuple[int, int] | None = None,
     classes: int | None = None,
     in_channels: int | None = None,
-    precision: Literal["float32", "int8"] | None = None,
+    precision: Literal["float32", "float16", "int8"] | None = None,
+    memory: bool = False,
+    out: Path | None = None,
 ) -> ShowResult:
     """Print a network's table with shapes, parameters, multiply-adds and memory.
 
@@ -193,6 +199,8 @@ def show(
         classes: outputs of the classifier; of a detector without the background.
         in_channels: 1 for grey, 3 for colour, or any number.
         precision: of the activations, for their bytes.
+        memory: plan the memory of activations, layer by layer, in fused blocks, and streamed.
+        out: with --memory, draw that into this .png, or into memory.png in this folder.
 
     Raises:
         InputError: an unknown architecture, or a value out of range.
@@ -206,7 +214,11 @@ def show(
         classes=base.plan.classes if classes is None else classes,
         in_channels=base.plan.in_channels if in_channels is None else in_channels,
     )
-    return ShowResult(model, layout, precision or base.precision, (*base.notes, *_differences(layout), *layout.notes))
+    used = precision or base.precision
+    if out is not None and not memory:
+        raise InputError(f"--out {out}: only --memory is drawn: give both, or leave it out")
+    planned = memory_use(layout, used, f"{model}, {used} activations", out) if memory else None
+    return ShowResult(model, layout, used, (*base.notes, *_differences(layout), *layout.notes), planned)
 
 
 def _planned(model: str) -> ShowResult:
@@ -304,7 +316,7 @@ def _picture(shape: Shape) -> str:
     return f"{height}x{width}x{channels}"
 
 
-def _op_to_json(op: Op, precision: Literal["float32", "int8"]) -> dict[str, Any]:
+def _op_to_json(op: Op, precision: Precision) -> dict[str, Any]:
     return {
         "name": op.name,
         "kind": op.kind,
