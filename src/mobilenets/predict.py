@@ -36,6 +36,7 @@ def predict(
     threads: int | None = None,
     batch_size: int = 32,
     out: Path | None = None,
+    url: str | None = None,
 ) -> Predictions[Any]:
     """Classify pictures; with a detector, find things on them.
 
@@ -52,6 +53,8 @@ def predict(
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the answers do not depend on it.
         out: A folder to draw the pictures into, with their predictions beside them, or with the boxes on them.
+        url: A service that computes, as `mobilenets serve` runs it, such as http://127.0.0.1:8000; MODEL is then what
+            it serves: its name there. Where it asks for a key, that is in MOBILENETS_API_KEY.
 
     Returns:
         One `Classification` per picture, or with a detector one `Detections`, in the order given; scores are from 0 to
@@ -72,6 +75,8 @@ def predict(
     if not 0 <= min_score <= 1:
         raise InputError(f"--min-score must be from 0 to 1, not {min_score:g}")
     paths = find_pictures(images)
+    if url is not None:
+        return _asked(url, model, paths, top=top, min_score=min_score, computed_here=(runtime, threads, out))
     with closing(runtimes.load(model, runtime, threads)) as predictor:
         if predictor.card.task == "detection":
             return _found_on(predictor, paths, min_score, batch_size, out)
@@ -89,7 +94,20 @@ def predict(
     return Predictions(tuple(items), files=() if sheets is None else sheets.finish())
 
 
-def _refuse_if_all_failed(items: Sequence[Classification] | Sequence[Detections]) -> None:
+def _asked(
+    url: str, model: str, paths: Sequence[Path], *, top: int, min_score: float, computed_here: tuple[object, ...]
+) -> Predictions[Any]:
+    """Let a service look at the pictures."""
+    from mobilenets.client import ask
+
+    if any(each is not None for each in computed_here):
+        raise InputError("--runtime, --threads and --out are for models that run here: leave them out beside --url")
+    items = list(ask(url, model, paths, top=top, min_score=min_score))
+    _refuse_if_all_failed(items)
+    return Predictions(tuple(items))
+
+
+def _refuse_if_all_failed(items: Sequence[Classification | Detections]) -> None:
     if all(item.error is not None for item in items):
         more = f" (nor can the other {len(items) - 1})" if len(items) > 1 else ""
         raise InputError(f"{items[0].error}{more}")

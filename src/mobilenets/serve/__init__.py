@@ -17,10 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mobilenets.client import KEY_VARIABLE
 from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.serve.limits import MEBIBYTE, Limits
-
-KEY_VARIABLE = "MOBILENETS_API_KEY"
 
 
 @dataclass(frozen=True)

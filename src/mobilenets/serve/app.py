@@ -54,10 +54,15 @@ _BODY = {
 }
 
 Model = Annotated[str | None, Query(description="One of the served models; the first, where none is named.")]
-Top = Annotated[int, Query(ge=1, le=1000, description="How many classes or boxes to name at most.")]
+Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to name at most.")]
 Threshold = Annotated[
-    float,
-    Query(ge=0, le=1, allow_inf_nan=False, description="Leave out lower scores; a picture's best class always stays."),
+    float | None,
+    Query(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Leave out lower scores, of detectors by default those below 0.5; the best class always stays.",
+    ),
 ]
 Explain = Annotated[bool, Query(description="Tell where the network looked (classifiers, served as checkpoints).")]
 
@@ -79,7 +84,7 @@ async def predict(
     request: Request,
     model: Model = None,
     top: Top = 5,
-    threshold: Threshold = 0.0,
+    threshold: Threshold = None,
     explain: Explain = False,  # noqa: FBT002  # FastAPI passes it by name
 ) -> Response:
     """Send one picture as the body, or one or several as files of a form.
@@ -90,7 +95,7 @@ async def predict(
     service = _service(request)
     served = service.model(model)
     kind = request.headers.get("content-type", "")
-    check_type(kind)
+    check_type(kind, request.headers.get("content-encoding", ""))
     service.check_room(served)
     async with body_of(request, service.limits, service.held) as content:
         if kind.lower().lstrip().startswith(FORM):

@@ -80,7 +80,8 @@ class Guard:
             log.info("%s %s %s %d %.1f ms", client, scope["method"], _shown(scope["path"]), status, 1000 * seconds)
 
     def _check(self, scope: Scope) -> None:
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._header_bytes:
+        address = len(scope["raw_path"]) + len(scope["query_string"])
+        if address + sum(len(name) + len(value) for name, value in scope["headers"]) > self._header_bytes:
             raise RefusedError(431, f"the header is larger than {self._header_bytes:,} bytes")
         headers = Headers(scope=scope)
         host = headers.get("host", "")

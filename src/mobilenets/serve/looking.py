@@ -31,13 +31,13 @@ Seen = Callable[[npt.NDArray[np.float32]], tuple[Array, npt.NDArray[np.float32]]
 class Looking:
     """Classifies pictures and tells where on each the network saw its best class."""
 
-    def __init__(self, checkpoint: Checkpoint, head: Head) -> None:
+    def __init__(self, checkpoint: Checkpoint, head: Head, runtime: str) -> None:
         self._preprocess = checkpoint.card.preprocess
         self._head = head
         self._classifier, _ = _layer(checkpoint, head.classifier)
         self._dense = None if head.dense is None else _layer(checkpoint, head.dense)
         torch = RUNTIMES["torch"]
-        able = torch.installed and checkpoint.card.precision in torch.precisions
+        able = runtime != "reference" and torch.installed and checkpoint.card.precision in torch.precisions
         self._see = (_by_torch if able else _by_numpy)(checkpoint, head)
 
     def __call__(self, fitted: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.float32], list[list[list[float]]]]:
@@ -57,11 +57,14 @@ class Looking:
         return through
 
 
-def looking(checkpoint: Checkpoint) -> Looking | None:
-    """Return what tells where a network looked; None where its last layers are of another kind, as a detector's."""
+def looking(checkpoint: Checkpoint, runtime: str) -> Looking | None:
+    """Return what tells where a network looked; None where its last layers are of another kind, as a detector's.
+
+    torch computes it where it can, plain numpy otherwise, and where `runtime`, by which the model is served, is that.
+    """
     layout = checkpoint.card.plan
     head = head_of(layout) if layout.arch.detector is None else None
-    return None if head is None else Looking(checkpoint, head)
+    return None if head is None else Looking(checkpoint, head, runtime)
 
 
 def shown(heat: Array) -> list[list[float]]:

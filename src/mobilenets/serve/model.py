@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilenets.arch.cost import cost
-from mobilenets.detections import Detection
 from mobilenets.errors import CheckpointError, InputError
 from mobilenets.image.decode import decode
 from mobilenets.image.preprocess import fit
 from mobilenets.machine import describe_machine
-from mobilenets.predict import likeliest
+from mobilenets.predict import likeliest, named
 from mobilenets.runtime import Predictor, choose, exported, load, resolve
 from mobilenets.runtime.feed import outputs_of
 from mobilenets.serve.limits import RefusedError
@@ -28,6 +27,9 @@ from mobilenets.serve.reports import Reports
 if TYPE_CHECKING:
     from mobilenets.checkpoint import Checkpoint
     from mobilenets.serve.looking import Looking
+
+BOX_THRESHOLD = 0.5
+"""Which boxes are shown where nothing else is asked, as `predict` does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +42,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a picture: how many answers at most, the least score, and where the network looked."""
+    """What is asked about a picture: how many classes, the least score, and where the network looked."""
 
     top: int = 5
-    threshold: float = 0.0
+    threshold: float | None = None
     explain: bool = False
 
 
@@ -108,8 +110,7 @@ class ServedModel:
         return [Answer(items[place], model_ms, len(tasks)) for place in range(len(tasks))]
 
     def _explained(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
-        looking = self._opened_looking()
-        logits, heats = looking([task.picture.fitted for task in tasks])
+        logits, heats = self.open_looking()([task.picture.fitted for task in tasks])
         items = self._items(tasks, (logits,))
         return [{**item, "heat": heat} for item, heat in zip(items, heats, strict=True)]
 
@@ -121,9 +122,10 @@ class ServedModel:
         (logits,) = outputs
         best = likeliest(logits, self.card.labels, max(task.question.top for task in tasks))
         items = []
-        for task, named, size in zip(tasks, best, sizes, strict=True):
+        for task, ranked, size in zip(tasks, best, sizes, strict=True):
             asked = task.question
-            kept = [each for place, each in enumerate(named[: asked.top]) if not place or each.score >= asked.threshold]
+            least = asked.threshold or 0.0
+            kept = [each for place, each in enumerate(ranked[: asked.top]) if not place or each.score >= least]
             items.append({"predictions": [each.to_json() for each in kept]} | size)
         return items
 
@@ -132,15 +134,9 @@ class ServedModel:
 
         everything = []
         for task, found in zip(tasks, self._decoder(outputs), strict=True):
-            placed = on_picture(found, self.card.preprocess, *task.picture.size)
-            rows = zip(placed.boxes.tolist(), placed.classes.tolist(), placed.scores.tolist(), strict=True)
-            everything.append(
-                [
-                    Detection(self.card.labels[index], index, score, tuple(box)).to_json()
-                    for box, index, score in rows
-                    if score >= task.question.threshold
-                ][: task.question.top]
-            )
+            detections = named(on_picture(found, self.card.preprocess, *task.picture.size), self.card.labels)
+            threshold = BOX_THRESHOLD if task.question.threshold is None else task.question.threshold
+            everything.append([each.to_json() for each in detections if each.score >= threshold])
         return everything
 
     @cached_property
@@ -156,12 +152,13 @@ class ServedModel:
 
         return self.checkpoint is not None and self.card.task == "classification" and bool(head_of(self.card.plan))
 
-    def _opened_looking(self) -> Looking:
+    def open_looking(self) -> Looking:
+        """Return what tells where the network looked; the first time that takes a while. Raises RefusedError (422)."""
         from mobilenets.serve.looking import looking
 
         with self._looking_lock:
             if self._looking is None and self.checkpoint is not None:
-                self._looking = looking(self.checkpoint)
+                self._looking = looking(self.checkpoint, self.runtime)
         if self._looking is None:
             raise RefusedError(422, f"{self.name} cannot say where it looked: only checkpoints of classifiers can")
         return self._looking
@@ -200,7 +197,7 @@ class ServedModel:
 
 
 def open_models(models: Sequence[str], runtime: str | None, threads: int | None) -> dict[str, ServedModel]:
-    """Load what is to be served, by name: `NAME=MODEL`, or MODEL, which is then called as `name_of` says.
+    """Load what is to be served, by name: `NAME=MODEL`, or MODEL, which is then called as `name_and_model` says.
 
     Raises InputError where none or two of one name are given, and what `mobilenets.load` raises.
     """
@@ -208,7 +205,7 @@ def open_models(models: Sequence[str], runtime: str | None, threads: int | None)
         raise InputError("name a model to serve: a checkpoint, an exported file, or published weights")
     opened: dict[str, ServedModel] = {}
     for each in models:
-        name, model = named(each)
+        name, model = name_and_model(each)
         if name in opened:
             raise InputError(f"two models are called {name}: name one of them, as in other={model}")
         opened[name] = ServedModel(name, model, runtime, threads)
@@ -216,10 +213,10 @@ def open_models(models: Sequence[str], runtime: str | None, threads: int | None)
     return opened
 
 
-def named(model: str) -> tuple[str, str]:
+def name_and_model(model: str) -> tuple[str, str]:
     """Split `NAME=MODEL`; a model without a name gets its file's, without folder and ending.
 
-    >>> named("cats=runs/cats/best.safetensors"), named("runs/cats/best.safetensors")
+    >>> name_and_model("cats=runs/cats/best.safetensors"), name_and_model("runs/cats/best.safetensors")
     (('cats', 'runs/cats/best.safetensors'), ('best', 'runs/cats/best.safetensors'))
     """
     given, equals, path = model.partition("=")

@@ -62,8 +62,8 @@ class Service:
         Raises RefusedError: 422 where none can be read or asked so, 503 where the queue is full, 504 where it takes
         too long.
         """
-        if question.explain and not model.explains:
-            raise RefusedError(422, f"{model.name} cannot say where it looked: only checkpoints of classifiers can")
+        if question.explain:
+            await self.off_loop(model.open_looking)  # not in the model's thread: others need not wait for it
         with self._places(model, len(uploads)):
             try:
                 async with asyncio.timeout(self.limits.deadline_s):

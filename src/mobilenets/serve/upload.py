@@ -69,8 +69,10 @@ def _too_large(limits: Limits) -> RefusedError:
     return RefusedError(413, f"the body is larger than {limits.body_bytes:,} bytes: send smaller or fewer pictures")
 
 
-def check_type(content_type: str) -> None:
-    """Raise RefusedError (415) for a body that cannot be pictures."""
+def check_type(content_type: str, encoding: str) -> None:
+    """Raise RefusedError (415) for a body that cannot be pictures, or is compressed: it could swell."""
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise RefusedError(415, "compressed bodies are not read: send pictures as they are")
     kind = content_type.partition(";")[0].strip().lower()
     if kind != FORM and not _may_be_picture(kind):
         raise RefusedError(415, f"{printable(kind)[:80]} is no picture: send image/*, {BINARY} or {FORM}")
