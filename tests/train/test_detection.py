@@ -235,5 +235,5 @@ def test_freezing_and_classes_are_refused(small: Callable[..., dict[str, Any]], 
         train(**small(out=tmp_path / "one", freeze=True))
     with pytest.raises(InputError, match="no boxes found"):
         train("digits", model="ssdlite_mobilenet_v2", weights="none", out=tmp_path / "two")
-    with pytest.raises(InputError, match="kind boxes"):
+    with pytest.raises(InputError, match="kind boxes, and digits has classes"):
         train("digits", weights="none", recipe="detect", out=tmp_path / "three")

@@ -120,13 +120,6 @@ def _transform(augmentation: Augmentation, preprocess: Preprocess) -> v2.Transfo
     if augmentation.flip:
         steps.append(v2.RandomHorizontalFlip())
     if augmentation.color and preprocess.channels == 3:
-        amount = augmentation.color
-        steps.append(
-            v2.RandomPhotometricDistort(
-                brightness=(1 - amount / 4, 1 + amount / 4),
-                contrast=(1 - amount, 1 + amount),
-                saturation=(1 - amount, 1 + amount),
-                hue=(-amount / 10, amount / 10),
-            )
-        )
+        amount = augmentation.color  # SSD also exchanges the channels, after which a network of photographs starts anew
+        steps.append(v2.ColorJitter(brightness=amount / 2, contrast=amount, saturation=amount, hue=amount / 10))
     return v2.Compose(steps)

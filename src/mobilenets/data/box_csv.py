@@ -13,8 +13,12 @@ from mobilenets.data.labels import index_labels, is_index, tidy
 from mobilenets.data.pictures import Source, located
 from mobilenets.errors import InputError
 
-_CORNERS = (("x1", "xmin", "x_min", "left"), ("y1", "ymin", "y_min", "top"))
-_CORNERS += (("x2", "xmax", "x_max", "right"), ("y2", "ymax", "y_max", "bottom"))
+_CORNERS = (
+    ("x1", "xmin", "x_min", "left"),
+    ("y1", "ymin", "y_min", "top"),
+    ("x2", "xmax", "x_max", "right"),
+    ("y2", "ymax", "y_max", "bottom"),
+)
 _CROWD_COLUMNS = ("crowd", "iscrowd", "is_crowd", "difficult")
 
 

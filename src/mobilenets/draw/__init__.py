@@ -124,7 +124,7 @@ def draw_confusion(
         return to_png(_confusion_figure(figure_class, confusion, labels, confused))
 
 
-def draw_confusionto_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+def draw_confusion_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     """Draw the matrix of `draw_confusion` as SVG, without a list of pairs."""
     with figure_style() as figure_class:
         return to_svg(_confusion_figure(figure_class, confusion, labels, ()), "confusion matrix")

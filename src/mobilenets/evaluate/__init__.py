@@ -87,7 +87,7 @@ def evaluate(
         whole, part = _part_of(opened, card, split, f"{val_fraction:.0%} held back with seed {seed}")
         pictures, part = _limited(whole, part, limit, seed)
         command = _command(model, data, {"limit": limit, "split": split, "val-fraction": val_fraction, "seed": seed})
-        named = {"model": model, "data": data, "part": part, "runtime": runtime}
+        named: dict[str, Any] = {"model": model, "data": data, "part": part, "runtime": runtime}
         doubts = _doubts(opened, card, split)
         if card.task == "detection":
             from mobilenets.evaluate.boxes import measured

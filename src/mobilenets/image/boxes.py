@@ -144,9 +144,9 @@ def _survivors(
     nothing depends on what comes later; repeating it from any start reaches that within the longest chain of boxes.
     """
     suppresses = np.triu(_suppressed(boxes, classes, block, block, threshold), 1)
-    alive = np.ones(len(block), bool)
+    alive: NDArray[np.bool_] = np.ones(len(block), bool)
     while True:
-        now = ~(suppresses[alive].any(axis=0))
+        now: NDArray[np.bool_] = ~np.any(suppresses[alive], axis=0)
         if np.array_equal(now, alive):
             return alive
         alive = now

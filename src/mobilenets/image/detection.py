@@ -137,7 +137,7 @@ class Decoder:
         if self._detector.scores == "sigmoid":
             share = min(max(self._threshold, 1e-9), 1 - 1e-9)
             chosen = np.flatnonzero(logits[1:].ravel() > np.float32(math.log(share / (1 - share))))
-            scores = 1 / (1 + np.exp(-logits[1:].ravel()[chosen]))
+            scores = (1 / (1 + np.exp(-logits[1:].ravel()[chosen]))).astype(np.float32)
             return chosen % count, chosen // count, scores
         powers = np.exp(logits - logits.max(axis=0))
         totals = powers.sum(axis=0)
@@ -162,7 +162,8 @@ def on_picture(found: Found, preprocess: Preprocess, height: int, width: int) ->
     The picture is `height` x `width`; boxes are clipped to it.
     """
     scale, shift = fitting(preprocess, height, width)
-    boxes = (found.boxes - np.array([*shift, *shift], np.float32)) / np.array([*scale, *scale], np.float32)
+    boxes: NDArray[np.float32] = found.boxes - np.array([*shift, *shift], np.float32)
+    boxes /= np.array([*scale, *scale], np.float32)
     return Found(clip(boxes, height, width), found.classes, found.scores)
 
 

@@ -148,5 +148,6 @@ def _corners(box: npt.NDArray[np.float32]) -> tuple[float, float, float, float]:
 def _share_inside(boxes: Boxes, regions: Boxes) -> npt.NDArray[np.float32]:
     """Return how much of each box lies in each region, (N, M) from 0 to 1."""
     own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    result: npt.NDArray[np.float32] = intersections(boxes, regions) / np.maximum(own, np.float32(1e-6))[:, None]
-    return result
+    shares = intersections(boxes, regions)
+    shares /= np.maximum(own, np.float32(1e-6))[:, None]
+    return shares

@@ -41,9 +41,9 @@ def train(
     channels_last: Switch = "auto",
     compile: Switch = "auto",
 ) -> TrainResult:
-    """Train a network on pictures, and say how good it is.
+    """Train a network on pictures, or a detector on pictures with boxes, and say how good it is.
 
-    In OUT afterwards: best.safetensors (the checkpoint with the best validation top-1) and last.safetensors,
+    In OUT afterwards: best.safetensors (with the best validation top-1, or mean average precision), last.safetensors,
     report.html and curves.png to look at, history.json, a TensorBoard log, and state.pt, from which `--resume` goes on
     to the same weights as if nothing had happened. In several processes:
     `torchrun --nproc-per-node 2 -m mobilenets train DATA`.
@@ -52,20 +52,21 @@ def train(
 
     Args:
         data: A folder with one sub-folder a class (with or without train/ and val/), a CSV, an .npz, or digits, mnist,
-            fashion_mnist, cifar10.
-        model: An architecture's name, or a checkpoint to start from.
+            fashion_mnist, cifar10. With boxes: VOC, COCO, YOLO, or a CSV with corners, recognised by themselves.
+        model: An architecture's name, or a checkpoint to start from. With boxes, a classifier becomes the detector
+            built on it.
         width: Width multiplier; without it the weights', or 1.0.
         resolution: The network's input in pixels, a side or HEIGHTxWIDTH; without it the weights', the pictures' own if
             these are small, or the architecture's.
         weights: none, a published name, or a checkpoint; without it the best at hand.
-        recipe: finetune, scratch, v2-paper, simple, qat (quantization-aware: from a trained float32 checkpoint to an
-            int8 one), or a file: a checkpoint made with it, or its JSON. Without it finetune where there are weights,
-            scratch where there are none.
+        recipe: finetune, scratch, v2-paper, simple, detect, qat (quantization-aware: from a trained float32 checkpoint
+            to an int8 one), or a file: a checkpoint made with it, or its JSON. Without it detect for boxes, finetune
+            where there are weights, scratch where there are none.
         epochs: How often to go through the data; the recipe says if you do not.
         batch_size: Pictures per step, of all processes together; the recipe's learning rate is scaled along.
         learning_rate: The peak learning rate.
         granularity: With recipe qat: one weight scale for each output channel, or for each tensor.
-        patience: Stop after this many epochs without a better validation top-1; 0 never.
+        patience: Stop after this many epochs without a better validation result; 0 never.
         freeze: Train the classifier alone; the features of all pictures are computed once and kept.
         seed: Every random number follows from it.
         out: Where everything is written.

@@ -146,7 +146,10 @@ def _begin(sitting: Sitting, request: Request) -> tuple[Decisions, Network]:
     data, say, world_size = sitting.data, sitting.progress.say, sitting.accelerator.num_processes
     asked = start_detector.as_detector(request, data, say)
     source = start.choose_weights(start_detector.for_backbone(asked), data, say)
-    card = (start_detector.detector_card if data.boxed else start.make_card)(asked, data, source)
+    if data.boxed:
+        card = start_detector.detector_card(asked, data, source, say)
+    else:
+        card = start.make_card(asked, data, source)
     recipe = start.choose_recipe(request, data, card, pretrained=source is not None)
     if recipe.batch_size < world_size:
         raise InputError(f"--batch-size {recipe.batch_size} for {world_size} processes: raise it, or start fewer")

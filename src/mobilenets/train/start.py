@@ -100,6 +100,11 @@ def choose_recipe(request: Request, data: Data, card: Card, *, pretrained: bool)
         )
     else:
         recipe = _recipe_from_file(name)
+    if (recipe.augmentation.kind == "boxes") != data.boxed:
+        has, wants = ("boxes", "other") if data.boxed else ("classes", "kind boxes")
+        raise InputError(
+            f"--recipe {name}: its augmentation is {wants}, and {request.data} has {has}: name another recipe"
+        )
     if request.batch_size is not None:
         if request.batch_size < 1:
             raise InputError(f"--batch-size must be 1 or more, not {request.batch_size}")

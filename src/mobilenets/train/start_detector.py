@@ -10,9 +10,11 @@ from mobilenets.arch.mobilenet import CLASSIFIERS, Pool
 from mobilenets.arch.ssdlite import on_backbone
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.data import Data
+from mobilenets.data.boxed import BoxedPictures
 from mobilenets.errors import CheckpointError, InputError
 from mobilenets.image import Preprocess
 from mobilenets.train import start
+from mobilenets.train.fitted_anchors import with_fitting_anchors
 from mobilenets.train.request import Request
 from mobilenets.train.start import Say
 
@@ -74,10 +76,11 @@ def backbone_of(arch: Arch) -> str | None:
     return None
 
 
-def detector_card(request: Request, data: Data, source: Checkpoint | None) -> Card:
+def detector_card(request: Request, data: Data, source: Checkpoint | None, say: Say) -> Card:
     """Return the card of the detector to be trained; pictures are stretched to its resolution.
 
-    Padding, activations and normalization are those that the weights were trained with.
+    Padding, activations and normalization are those that the weights were trained with. A detector that begins with
+    new heads gets anchors for boxes that the table's own do not fit.
 
     Raises:
         InputError: `--model` or `--width` contradict the weights.
@@ -106,7 +109,7 @@ def detector_card(request: Request, data: Data, source: Checkpoint | None) -> Ca
             raise InputError(f"--weights {request.weights}: these are of {card.arch.name}, not of {arch.name}")
         width, preprocess = card.width, start.with_channels(card.preprocess, channels)
     height, wide = start.pair(request.resolution) or own or (arch.resolution, arch.resolution)
-    return Card(
+    card = Card(
         arch=arch,
         width=width,
         resolution=(height, wide),
@@ -118,6 +121,12 @@ def detector_card(request: Request, data: Data, source: Checkpoint | None) -> Ca
         origin=None if source is None else source.card.origin,
         parent=None if source is None else source.sha256,
     )
+    if own is None and isinstance(data.train, BoxedPictures):
+        fitting, note = with_fitting_anchors(card.plan, data.train, card.preprocess)
+        if note is not None:
+            say(note)
+        card = replace(card, arch=fitting)
+    return card
 
 
 def _arch_of(request: Request) -> Arch:
