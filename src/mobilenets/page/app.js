@@ -4,7 +4,7 @@ import { openBackend } from "./backend.js";
 import { Camera, frameOf, jpegOf, nextFrame } from "./camera.js";
 import { element } from "./elements.js";
 import { showCard } from "./facts.js";
-import { prepareOffline } from "./offline.js";
+import { keep, prepare } from "./offline.js";
 import { showReport } from "./report.js";
 import { View } from "./view.js";
 
@@ -23,7 +23,7 @@ let spoken = { words: "", at: 0 };
 async function start() {
   backend = await openBackend();
   backend.askKey = askKey;
-  if (await prepareOffline(backend, (words) => ($("where").textContent = words))) return; // the page is loaded again
+  if (await prepare((words) => ($("where").textContent = words))) return; // the page is loaded again
   const models = await backend.models();
   $("private").textContent = backend.words.privacy;
   $("where").textContent = backend.words.where;
@@ -31,6 +31,10 @@ async function start() {
   addView(models, models[0]);
   connect(models);
   await ready(views[0]);
+  await keep(() => {
+    backend.offline = true;
+    $("where").textContent = backend.words.where;
+  });
 }
 
 function addView(models, model) {

@@ -7,8 +7,8 @@ const PATIENCE_MS = 4000;
  * Register the service worker, which keeps the files and adds the two headers without which browsers give no threads.
  * Returns whether the page is being loaded again to have them; nothing else should be begun then.
  */
-export async function prepareOffline(backend, say) {
-  if (document.documentElement.dataset.backend !== "browser" || !navigator.serviceWorker) return false;
+export async function prepare(say) {
+  if (!concerned()) return false;
   try {
     await navigator.serviceWorker.register("service-worker.js");
     if (!window.crossOriginIsolated && !sessionStorage.getItem(RELOADED) && (await controlled())) {
@@ -18,7 +18,6 @@ export async function prepareOffline(backend, say) {
       return true;
     }
     sessionStorage.removeItem(RELOADED);
-    keep(backend, say);
   } catch {
     // Without a service worker (a private window, plain http) the page works, but not offline.
   }
@@ -34,16 +33,18 @@ function controlled() {
   });
 }
 
-/** Have every file kept, also those this visit does not need, and say when that is done. */
-async function keep(backend, say) {
+/** Have every file kept, also those this visit does not need; `done` is called once they are. */
+export async function keep(done) {
+  if (!concerned()) return;
   const registration = await navigator.serviceWorker.ready;
   const { port1, port2 } = new MessageChannel();
   port1.addEventListener("message", ({ data }) => {
     if (!data.kept) return;
-    backend.offline = true;
     document.documentElement.dataset.offline = "ready";
-    say(backend.words.where);
+    done();
   });
   port1.start();
   registration.active.postMessage("keep", [port2]);
 }
+
+const concerned = () => document.documentElement.dataset.backend === "browser" && Boolean(navigator.serviceWorker);

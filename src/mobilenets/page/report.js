@@ -38,6 +38,7 @@ function matrixTable(labels, confusion) {
     const cells = row.map((count, taken) => {
       const cell = element("td", { class: count === 0 ? "none" : truth === taken ? "right" : "wrong" }, count ? whole(count) : "·");
       cell.style.setProperty("--share", String(count / sum));
+      cell.classList.toggle("strong", count / sum > 0.55);
       cell.title = `${labels[truth]} taken for ${labels[taken]}: ${whole(count)} of ${whole(sum)}`;
       return cell;
     });

@@ -24,7 +24,10 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const name = nameOf(event.request.url);
-  if (event.request.method === "GET" && Object.hasOwn(FILES, name)) event.respondWith(answer(name));
+  if (event.request.method !== "GET" || !Object.hasOwn(FILES, name)) return;
+  const answered = answer(name);
+  event.respondWith(answered);
+  event.waitUntil(answered.then(() => fetching.get(name)?.stored).catch(() => {})); // live until it is kept
 });
 
 self.addEventListener("message", (event) => {
@@ -43,32 +46,41 @@ function nameOf(address) {
   return decodeURIComponent(pathname.slice(scope.pathname.length)) || "index.html";
 }
 
-const fetching = new Map(); // name -> promise, so that two who want a file cause one request
+const fetching = new Map(); // name -> {response, stored}: two who want a file cause one request
 
-async function kept(name) {
-  const cache = await caches.open(CACHE);
-  const found = await cache.match(keyOf(name));
-  if (found) return;
+function download(name) {
   if (!fetching.has(name)) {
-    fetching.set(name, fetched(cache, name).finally(() => fetching.delete(name)));
+    const pair = fetch(addressOf(name), { cache: "no-cache" }).then((response) => [response, response.clone()]);
+    const stored = pair.then(([, copy]) => store(name, copy)).finally(() => fetching.delete(name));
+    stored.catch(() => {}); // whoever waits for it is told
+    fetching.set(name, { response: pair.then(([response]) => response), stored });
   }
-  await fetching.get(name);
+  return fetching.get(name);
 }
 
-async function fetched(cache, name) {
-  const response = await fetch(addressOf(name), { cache: "no-cache" });
+async function store(name, response) {
   if (!response.ok) throw new Error(`${name}: ${response.status}`);
-  await cache.put(keyOf(name), response);
+  await (await caches.open(CACHE)).put(keyOf(name), response);
 }
 
+async function found(name) {
+  return (await caches.open(CACHE)).match(keyOf(name));
+}
+
+/** Have a file kept; rejects where it cannot be had, or there is no room for it. */
+async function kept(name) {
+  if (!(await found(name))) await download(name).stored;
+}
+
+/** Answer with what is kept, or with what comes while it is being kept. */
 async function answer(name) {
-  try {
-    await kept(name);
-    const response = await (await caches.open(CACHE)).match(keyOf(name));
-    return withHeaders(name, response);
-  } catch {
-    return fetch(addressOf(name)); // no room to keep it: at least answer now
+  const here = await found(name);
+  if (here) return withHeaders(name, here);
+  if (fetching.has(name)) {
+    await fetching.get(name).stored.catch(() => {});
+    return withHeaders(name, (await found(name)) ?? (await fetch(addressOf(name))));
   }
+  return withHeaders(name, await download(name).response);
 }
 
 function withHeaders(name, response) {
@@ -76,7 +88,7 @@ function withHeaders(name, response) {
   for (const [key, value] of Object.entries(HEADERS)) headers.set(key, value);
   const type = TYPES[name.split(".").pop()];
   if (type) headers.set("Content-Type", type);
-  return new Response(response.body, { status: 200, headers });
+  return new Response(response.body, { status: response.status, headers });
 }
 
 /** Delete what no version in use has any more. */

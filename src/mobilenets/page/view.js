@@ -153,7 +153,7 @@ export class View {
     this.#chosen = 0;
     [this.#times, this.#ends] = [[], []];
     const { headline, bars, times, spark, steps, nothing, unable } = this.#parts;
-    for (const each of [headline, bars, times, spark, steps, unable]) each.hidden = true;
+    for (const each of [headline, bars, times, spark, steps, unable]) each.toggleAttribute("hidden", true);
     nothing.hidden = false;
     this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.canvas.setAttribute("aria-label", "No answer yet");
@@ -243,7 +243,7 @@ export class View {
     const parts = Object.entries(steps).map(([name, ms]) => `${name} ${milliseconds(ms)}`);
     line.hidden = parts.length === 0;
     line.textContent = parts.join(" · ");
-    spark.hidden = this.#times.length < 5;
+    spark.toggleAttribute("hidden", this.#times.length < 5); // a drawing has no property `hidden`
     const most = Math.max(...this.#times);
     const points = this.#times.map((ms, i) => `${(120 * i) / (SPARK - 1)},${27 - (26 * ms) / most}`);
     spark.firstElementChild.setAttribute("points", points.join(" "));

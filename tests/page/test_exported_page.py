@@ -1,0 +1,151 @@
+"""An exported folder in a browser: the model runs there, and says what it says in Python."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilenets.checkpoint import Checkpoint, save
+from mobilenets.errors import InputError, MissingExtraError, WeightsError
+from mobilenets.export import export
+from mobilenets.formats.web_runtime import web_runtime
+from mobilenets.image import Preprocess
+from mobilenets.image.drawn import pictures
+from mobilenets.predict import predict
+
+Network = Callable[..., Checkpoint]
+Hosted = Callable[[Path], str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime() -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed, so no page is exported: apt-get install nodejs npm")
+    pytest.importorskip("onnx")
+    try:
+        web_runtime()
+    except (InputError, MissingExtraError) as error:
+        pytest.skip(f"no page is exported: {error}")
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> list[Path]:
+    """Return pictures of several shapes: colour, transparent, grey."""
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    shapes = pictures(Preprocess(150, 200), 4)
+    paths = [folder / f"{index}.png" for index in range(4)]
+    for path, picture in zip(paths, shapes, strict=True):
+        Image.fromarray(picture).save(path)
+    Image.fromarray(shapes[3]).convert("L").save(paths[0])
+    alpha = np.where(np.mgrid[0:150, 0:200][1] < 90, 255, 0).astype(np.uint8)
+    Image.fromarray(np.dstack([shapes[1], alpha])).save(paths[2])
+    return paths
+
+
+def compare(visit: Any, model: str, paths: list[Path], within: float) -> None:
+    """Choose pictures one after the other, and compare what the page says with what Python says."""
+    for path, expected in zip(paths, predict(model, *map(str, paths), runtime="onnx"), strict=True):
+        visit.choose(path)
+        visit.page.locator(f"img[alt='{path.name}']").wait_for()
+        found = visit.answer()
+        scores = {each.label: each.score for each in expected.predictions}
+        assert [name for name, _ in found] == list(scores), path.name
+        assert found == [(name, pytest.approx(score, abs=within)) for name, score in scores.items()], path.name
+        assert visit.page.locator("[data-time=total]").inner_text().endswith(" ms")
+
+
+def offline(visit: Any) -> None:
+    """Wait until every file is kept."""
+    visit.page.locator("html[data-offline=ready]").wait_for(state="attached")
+    visit.ready()
+
+
+def test_the_page_says_what_python_says_with_threads_and_without_a_network(
+    visit: Any, hosted: Hosted, random_network: Network, drawn: list[Path], tmp_path: Path
+) -> None:
+    model = str(save(random_network("mobilenet_v2"), tmp_path / "birds.safetensors"))
+    page = visit(hosted(export(model, to="web").path))
+    offline(page)
+    assert page.page.evaluate("crossOriginIsolated")  # by the service worker: the server sends no such headers
+    assert page.page.locator("#where").inner_text().endswith("also offline")
+    compare(page, model, drawn, 1e-3)
+    page.page.context.set_offline(True)
+    page.page.reload()
+    page.ready()
+    compare(page, model, drawn[:1], 1e-3)
+    page.page.locator("#heat").fill("60")
+    painted = "canvas => canvas.getContext('2d').getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[3]"
+    assert page.page.locator("canvas").evaluate(painted) > 0
+
+
+def test_a_second_model_in_8_bits_is_compared(
+    visit: Any, hosted: Hosted, random_network: Network, random_int8_network: Network, drawn: list[Path], tmp_path: Path
+) -> None:
+    for name, checkpoint in (
+        ("float", random_network("mobilenet_v3_small")),
+        ("bytes", random_int8_network("mobilenet_v3_small")),
+    ):
+        export(str(save(checkpoint, tmp_path / f"{name}.safetensors")), to="web", out=tmp_path / "page")
+    page = visit(hosted(tmp_path / "page"))
+    offline(page)
+    page.choose(drawn[1])
+    page.answer()
+    page.page.locator("#compare").click()
+    scores = [dict(page.answer(view)) for view in (0, 1)]
+    chips = page.page.locator(".chips")
+    assert ["float32" in chips.nth(0).inner_text(), "int8" in chips.nth(1).inner_text()] == [True, True]
+    assert scores[0] != scores[1]
+    (expected,) = predict(str(tmp_path / "bytes.safetensors"), str(drawn[1]), runtime="onnx")
+    best = expected.predictions[0]
+    assert scores[1][best.label] == pytest.approx(best.score, abs=0.05)  # one of the codes beside it
+
+
+def test_a_file_that_is_no_picture_is_said_to_be_none(
+    visit: Any, hosted: Hosted, random_network: Network, drawn: list[Path], tmp_path: Path
+) -> None:
+    model = str(save(random_network("mobilenet_v1"), tmp_path / "birds.safetensors"))
+    page = visit(hosted(export(model, to="web").path))
+    offline(page)
+    bad = tmp_path / "notes.png"
+    bad.write_text("these are notes", encoding="utf-8")
+    page.choose(bad)
+    page.page.locator(".view .unable", has_text="notes.png: not a picture that this browser can read").wait_for()
+    compare(page, model, drawn[:1], 1e-3)  # and it goes on
+    assert page.page.locator(".view .unable").is_hidden()
+
+
+def test_the_camera_is_looked_at_in_the_browser(
+    visit: Any, hosted: Hosted, random_network: Network, tmp_path: Path
+) -> None:
+    model = str(save(random_network("mobilenet_v1"), tmp_path / "birds.safetensors"))
+    page = visit(hosted(export(model, to="web").path))
+    offline(page)
+    page.page.locator("#camera").click()
+    assert len(page.answer()) == 5
+    page.page.locator(".spark:not([hidden])").wait_for(state="attached")  # five times are known
+    assert "network" in page.page.locator(".steps").inner_text()
+    page.page.locator("#camera").click()
+    page.page.locator(".stage img:not([hidden])").wait_for()
+
+
+def test_photographs_have_the_same_five_classes_as_in_python(
+    visit: Any, hosted: Hosted, shared_data: Path, tmp_path: Path
+) -> None:
+    try:
+        folder = export("efficientnet_lite0", to="web", out=tmp_path / "page").path
+    except (WeightsError, MissingExtraError) as error:
+        pytest.skip(str(error))
+    page = visit(hosted(folder))
+    offline(page)
+    photographs = sorted(path for path in (shared_data / "images").iterdir() if path.suffix in {".bmp", ".jpg"})
+    assert len(photographs) == 5
+    compare(page, "efficientnet_lite0", photographs, 1e-3)
+    assert json.loads((folder / "models.json").read_bytes()) == {"models": ["efficientnet_lite0"]}
