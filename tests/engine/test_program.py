@@ -85,13 +85,21 @@ def test_padding_rules(padding: str, random_network: Networks) -> None:
         assert error(program, checkpoint, noise(checkpoint, (48, 48))) < MOST_ERROR
 
 
+def logits(program: Program, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the only output; in memory there is more behind it."""
+    (only,) = program.outputs(program.run(batch))
+    return only[:, :7]
+
+
 def test_threads_with_programs_of_their_own_do_not_disturb_one_another(random_network: Networks) -> None:
     checkpoint = random_network("mobilenet_v2")
     batch = noise(checkpoint, (48, 48), 20)
     with ready(checkpoint, (48, 48)) as one, ready(checkpoint, (48, 48), 2) as other:
-        expected = one.run(batch)
+        expected = logits(one, batch)
         found: list[npt.NDArray[np.float32]] = []
-        workers = [threading.Thread(target=lambda each=each: found.append(each.run(batch))) for each in (one, other)]
+        workers = [
+            threading.Thread(target=lambda each=each: found.append(logits(each, batch))) for each in (one, other)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -115,11 +123,11 @@ def test_machine_code_is_made_once(
     monkeypatch.setenv("MOBILENETS_CACHE", str(tmp_path))
     with ready(checkpoint, (16, 16)) as program:
         kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "engine").glob("*.so")}
-        answers = program.run(noise(checkpoint, (16, 16)))
+        answers = logits(program, noise(checkpoint, (16, 16)))
     assert len(kept) == 1
     assert "compiling" in capsys.readouterr().err
     with ready(checkpoint, (16, 16)) as program:
-        np.testing.assert_array_equal(program.run(noise(checkpoint, (16, 16))), answers)
+        np.testing.assert_array_equal(logits(program, noise(checkpoint, (16, 16))), answers)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "engine").glob("*.so")} == kept
     assert capsys.readouterr().err == ""
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef int (*kernel_t)(void **arguments);
 
@@ -39,6 +40,7 @@ typedef struct {
     patch_t *patches;
     scratch_t *scratch; /* one for each thread */
     uint64_t step_count, patch_count, threads;
+    uint64_t *nanoseconds; /* of each step of the last picture, or NULL: nobody wants to know */
 } program_t;
 
 typedef struct crew {
@@ -103,8 +105,15 @@ static void meet(crew_t *crew) {
     }
 }
 
+static uint64_t now(void) {
+    struct timespec time;
+    timespec_get(&time, TIME_UTC);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
 static void work(crew_t *crew, uint64_t thread) {
     program_t *program = crew->program;
+    uint64_t *nanoseconds = thread ? NULL : program->nanoseconds, before = nanoseconds ? now() : 0;
     for (uint64_t index = 0; index < program->step_count; index++) {
         step_t step = program->steps[index];
         for (uint64_t at = thread; at < step.count; at += program->threads) {
@@ -113,6 +122,11 @@ static void work(crew_t *crew, uint64_t thread) {
             if (failure) atomic_store(&crew->failed, failure);
         }
         meet(crew);
+        if (nanoseconds) {
+            uint64_t after = now();
+            nanoseconds[index] = after - before;
+            before = after;
+        }
     }
 }
 

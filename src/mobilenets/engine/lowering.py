@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mobilenets.arch import Op, Plan
 from mobilenets.arch.plan import padding
 from mobilenets.engine import packing, schedules
+from mobilenets.engine.choices import Choice, Tiled, chosen, shape
 from mobilenets.engine.kernels import (
     Combine,
     Convolution,
@@ -93,9 +94,18 @@ def resized(layout: Plan, resolution: tuple[int, int]) -> Plan:
     return replace(layout, resolution=resolution, ops=tuple(ops))
 
 
-def lower(layout: Plan, layers: Mapping[str, Layer], machine: Machine) -> Network:
-    """Return the calls that compute a plan with these weights."""
-    return _Lowering(layout, layers, machine).network()
+def lower(
+    layout: Plan, layers: Mapping[str, Layer], machine: Machine, choices: Mapping[str, Choice] | None = None
+) -> Network:
+    """Return the calls that compute a plan with these weights.
+
+    Args:
+        layout: the plan, at the size of the pictures.
+        layers: weights and biases, BatchNorms folded in.
+        machine: what the rules for tiles have to know.
+        choices: tiles by what a kernel computes (its shape, see :func:`shape`); others follow the rules.
+    """
+    return _Lowering(layout, layers, machine, choices or {}).network()
 
 
 def flat(name: str, channels: int, pixels: int) -> View:
@@ -114,8 +124,11 @@ def vector(name: str, channels: int) -> View:
 
 
 class _Lowering:
-    def __init__(self, layout: Plan, layers: Mapping[str, Layer], machine: Machine) -> None:
+    def __init__(
+        self, layout: Plan, layers: Mapping[str, Layer], machine: Machine, choices: Mapping[str, Choice]
+    ) -> None:
         self._plan, self._layers, self._machine = layout, layers, machine
+        self._choices = choices
         self._readers = readers(layout)
         self._calls: list[Call] = []
         self._sizes = {INPUT: prod(layout.input_shape)}
@@ -169,11 +182,12 @@ class _Lowering:
         last = ops[at + 1] if self._follows(depth, ops, at + 1) else None
         small = depth.out[1] <= SMALL_ROWS and first is not None
         if last is None or not _pixelwise(last) or small:
+            kernel = self._chosen(kernel)
             self._whole(kernel, first, depth, source)
             return at - start + 1
         added = self._added(last, ops, at + 2)
         tile = schedules.dense_tile(last.out[0], depth.out[2], machine)
-        kernel = replace(kernel, last=_layer(last, tile), add=added is not None)
+        kernel = self._chosen(replace(kernel, last=_layer(last, tile), add=added is not None))
         self._rows(kernel, first, depth, last, source, added)
         return at - start + (2 if added is None else 3)
 
@@ -185,6 +199,9 @@ class _Lowering:
             return None
         other = next(name for name in ops[at].sources if name != op.name)
         return other if other != INPUT and self._channels[other] == op.out[0] else None
+
+    def _chosen(self, kernel: Tiled) -> Tiled:
+        return chosen(kernel, self._choices.get(shape(kernel)))
 
     def _front(self, kernel: Fused, first: Op | None, depth: Op, source: str) -> list[View | NDArray[Any]]:
         """Return the arguments up to the depthwise convolution's."""
@@ -259,7 +276,8 @@ class _Lowering:
         if tile is None or ops[at + 1].activation is not None:
             return 0
         channels, dense = self._channels[source], _layer(op, tile)
-        kernel = Pointwise(pixels, channels, dense, mean=True)
+        kernel = self._chosen(Pointwise(pixels, channels, dense, mean=True))
+        dense = kernel.dense
         view = flat(self._here(source), channels, pixels)
         out = _blocks(ops[at + 1].name, dense)
         self._channels[out.name] = dense.padded
@@ -279,7 +297,8 @@ class _Lowering:
         dense = _layer(op, schedules.dense_tile(op.out[0], pixels, self._machine))
         added = self._added(op, ops, at + 1)
         gated = None if scale is None else scale.activation
-        kernel = Pointwise(pixels, channels, dense, added is not None, scale is not None, gated)
+        kernel = self._chosen(Pointwise(pixels, channels, dense, added is not None, scale is not None, gated))
+        dense = kernel.dense
         arguments: list[View | NDArray[Any]] = [flat(self._here(source), channels, pixels)]
         if scale is not None:
             arguments.append(vector(scale.sources[1], channels))
@@ -302,7 +321,8 @@ class _Lowering:
         elif op.kind == "conv":
             planar = source == INPUT
             dense = _layer(op, schedules.dense_tile(op.out[0], op.out[2], self._machine))
-            kernel = Convolution(height, width, channels, dense, planar)
+            kernel = self._chosen(Convolution(height, width, channels, dense, planar))
+            dense = kernel.dense
             arguments = (self._source(source, planar=planar), *self._packed(op, dense, channels))
             self._channels[op.name] = op.out[0]
             out = spatial(op.name, op.out[0], (op.out[1], op.out[2]))
@@ -320,11 +340,13 @@ class _Lowering:
         for reader in self._readers.get(op.name, ()):
             if reader.kind == "scale":
                 count = max(count, self._channels[reader.sources[0]])
-        dense = Dense(count, Window(), op.activation, schedules.linear_tile(count, self._machine))
+        kernel = Linear(channels, Dense(count, Window(), op.activation, schedules.linear_tile(count, self._machine)))
+        kernel = self._chosen(kernel)
+        dense = kernel.dense
         out = _blocks(op.name, dense)
         self._channels[op.name] = dense.padded
         arguments = (vector(self._here(op.sources[0]), channels), *self._packed(op, dense, channels))
-        self._write(Linear(channels, dense), arguments, out, Axis(1, dense.blocks))
+        self._write(kernel, arguments, out, Axis(1, dense.blocks))
 
     def _combine(self, op: Op, channels: int, pixels: int) -> None:
         first, second = (self._here(name) for name in op.sources)

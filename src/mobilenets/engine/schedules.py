@@ -29,22 +29,24 @@ def dense_tile(channels: int, pixels: int, machine: Machine) -> Tile:
     """Return the tile of a convolution over all channels, with `pixels` in a row of its output.
 
     >>> dense_tile(96, 112, Machine(16, 32))
-    Tile(block=48, pixels=8)
+    Tile(block=32, pixels=14)
     """
     best, least = Tile(machine.lanes, 1), float("inf")
     for vectors in range(1, MOST_VECTORS + 1):
-        block = vectors * machine.lanes
         for tile in range(1, min(MOST_PIXELS, pixels) + 1):
-            if vectors * tile + vectors + 1 > machine.registers:
-                break
-            cycles = max(vectors * tile / AT_ONCE, (vectors + tile) / AT_ONCE, LATENCY)
-            steps = -(-channels // block) * -(-pixels // tile)
-            cost = cycles * steps
-            if cost < least * 0.999 or (
-                cost < least * 1.001 and vectors * tile > best.block // machine.lanes * best.pixels
-            ):
-                best, least = Tile(block, tile), cost
+            cost = tile_cost(channels, pixels, vectors, tile, machine)
+            larger = vectors * tile * machine.lanes > best.block * best.pixels
+            if cost < least * 0.999 or (cost < least * 1.001 and larger):
+                best, least = Tile(vectors * machine.lanes, tile), cost
     return best
+
+
+def tile_cost(channels: int, pixels: int, vectors: int, tile: int, machine: Machine) -> float:
+    """Return the cycles of one step of the sums of a row of pixels, by the rule; infinite where registers run out."""
+    if vectors * tile + vectors + 1 > machine.registers:
+        return float("inf")
+    cycles = max(vectors * tile / AT_ONCE, (vectors + tile) / AT_ONCE, LATENCY)
+    return cycles * -(-channels // (vectors * machine.lanes)) * -(-pixels // tile)
 
 
 def linear_tile(channels: int, machine: Machine) -> Tile:
@@ -57,7 +59,7 @@ def depthwise_pixels(width: int) -> int:
     """Return how many pixels of a row a depthwise convolution computes at once.
 
     >>> depthwise_pixels(56), depthwise_pixels(12)
-    (7, 6)
+    (8, 6)
     """
     return min(range(8, 3, -1), key=lambda tile: -(-width // tile) * tile) if width > 8 else width
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilenets.checkpoint import Card, Checkpoint
+from mobilenets.engine.choices import choices
 from mobilenets.engine.folding import folded
 from mobilenets.engine.library import host
 from mobilenets.engine.lowering import lower, resized
@@ -56,7 +57,9 @@ class EnginePredictor:
         if program is None:
             target = host()
             layout = resized(self._plan, resolution)
-            program = Program(lower(layout, self._layers, target.machine), target, self._threads)
+            program = Program(
+                lower(layout, self._layers, target.machine, choices(target.machine)), target, self._threads
+            )
             while len(self._programs) >= SIZES:
                 self._programs.popitem(last=False)[1].close()
         self._programs[resolution] = program
