@@ -168,7 +168,7 @@ def write_coco(root: Path, write: Write, document: object) -> Path:
     return root
 
 
-COCO = {
+COCO: dict[str, tuple[dict[str, Any], str]] = {
     "unknown image": (
         {"annotations": [{"image_id": 9, "category_id": 5, "bbox": [1, 1, 2, 2]}]},
         "annotation 4: of image 9",

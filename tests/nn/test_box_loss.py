@@ -139,5 +139,6 @@ def test_a_batch_without_boxes_has_a_loss() -> None:
     count = len(ANCHORS)
     differences, scores = torch.zeros(1, count, 4, requires_grad=True), torch.zeros(1, count, 4, requires_grad=True)
     loss = detection_loss(differences, scores, what, where, ANCHORS, DETECTOR)
-    loss.backward()
+    torch.autograd.backward(loss)
+    assert scores.grad is not None
     assert float(loss.detach()) == pytest.approx(3 * math.log(4), rel=1e-5)

@@ -170,7 +170,7 @@ def _detector_from_json(data: object) -> Detector:
         raise InputError("a detector must be a JSON object")
     values = {name: _tuples(value) for name, value in data.items()}
     extras, anchors = data.get("extras"), data.get("anchors")
-    if not isinstance(extras, list) or not isinstance(anchors, dict):
+    if not isinstance(extras, list | tuple) or not isinstance(anchors, dict):
         raise InputError("a detector needs a list of extra stages, and anchors")
     values["extras"] = tuple(_build(Extra, extra, "extra stage") for extra in extras)
     values["anchors"] = _build(Anchors, {name: _tuples(value) for name, value in anchors.items()}, "anchors")
