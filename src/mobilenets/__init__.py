@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mobilenets.evaluate import evaluate as evaluate
     from mobilenets.export import ExportResult as ExportResult
     from mobilenets.export import export as export
+    from mobilenets.fit import FitResult as FitResult
+    from mobilenets.fit import fit as fit
     from mobilenets.image import Preprocess as Preprocess
     from mobilenets.nn.convert import convert as convert
     from mobilenets.predict import classify as classify
@@ -60,10 +62,10 @@ if TYPE_CHECKING:
     from mobilenets.results import TrainResult as TrainResult
     from mobilenets.runtime import Predictor as Predictor
     from mobilenets.runtime import load as load
-    from mobilenets.show import ShowResult as ShowResult
-    from mobilenets.show import show as show
     from mobilenets.serve import ServeResult as ServeResult
     from mobilenets.serve import serve as serve
+    from mobilenets.show import ShowResult as ShowResult
+    from mobilenets.show import show as show
     from mobilenets.train import train as train
 
 __version__ = "0.1.0"
@@ -87,6 +89,7 @@ __all__ = [
     "Detections",
     "DiagnoseResult",
     "ExportResult",
+    "FitResult",
     "InputError",
     "MissingExtraError",
     "MobileNetsError",
@@ -102,10 +105,10 @@ __all__ = [
     "Recipe",
     "Report",
     "ReproduceResult",
+    "ServeResult",
     "ShowResult",
     "TrainResult",
     "WeightsError",
-    "ServeResult",
     "bench",
     "classify",
     "convert",
@@ -113,17 +116,18 @@ __all__ = [
     "diagnose",
     "evaluate",
     "export",
+    "fit",
     "load",
     "open_data",
     "predict",
     "prune",
     "quantize",
     "reproduce",
+    "serve",
     "show",
     "train",
 ]
 
-    "serve",
 _HOMES = {
     "mobilenets.arch": (
         "ARCHITECTURES",
@@ -165,6 +169,10 @@ _HOMES = {
         "ExportResult",
         "export",
     ),
+    "mobilenets.fit": (
+        "FitResult",
+        "fit",
+    ),
     "mobilenets.image": ("Preprocess",),
     "mobilenets.nn.convert": ("convert",),
     "mobilenets.predict": (
@@ -199,6 +207,10 @@ _HOMES = {
         "Predictor",
         "load",
     ),
+    "mobilenets.serve": (
+        "ServeResult",
+        "serve",
+    ),
     "mobilenets.show": (
         "ShowResult",
         "show",
@@ -207,10 +219,6 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-    "mobilenets.serve": (
-        "ServeResult",
-        "serve",
-    ),
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every attribute
 

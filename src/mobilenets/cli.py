@@ -42,6 +42,7 @@ VERBS: tuple[str, ...] = (
     "quantize",
     "export",
     "bench",
+    "fit",
     "diagnose",
     "prune",
     "reproduce",

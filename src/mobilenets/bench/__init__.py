@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,20 +72,15 @@ def bench(
         MissingExtraError: a runtime that was named is not installed.
     """
     from mobilenets.arch.cost import cost
-    from mobilenets.bench.configuration import PRECISIONS, combined, counted, named
+    from mobilenets.bench.configuration import combined, counted, named
     from mobilenets.bench.measure import measure
     from mobilenets.bench.published import published
     from mobilenets.bench.result import BenchResult
     from mobilenets.bench.subject import runtimes_for, subject
     from mobilenets.machine import describe_machine
 
-    for flag, value in (("repeats", repeats), ("batch", batch), ("networks", networks)):
-        if value < 1:
-            raise InputError(f"--{flag} must be 1 or more, not {value}")
     counts, kinds = counted(threads), named(precisions)
-    for kind in kinds or ():
-        if kind not in PRECISIONS:
-            raise InputError(f"--precisions are {', '.join(PRECISIONS)}, not {kind!r}")
+    _check({"repeats": repeats, "batch": batch, "networks": networks}, kinds)
     busy = load_average()
     if table is not None:
         from mobilenets.bench.tabulation import fill
@@ -114,6 +110,18 @@ def bench(
         slowest_first=slowest_first,
     )
     return result if out is None else _written(result, out)
+
+
+def _check(counts: Mapping[str, int], precisions: Sequence[str] | None) -> None:
+    """Raise InputError for a flag that is out of range."""
+    from mobilenets.bench.configuration import PRECISIONS
+
+    for flag, value in counts.items():
+        if value < 1:
+            raise InputError(f"--{flag} must be 1 or more, not {value}")
+    for kind in precisions or ():
+        if kind not in PRECISIONS:
+            raise InputError(f"--precisions are {', '.join(PRECISIONS)}, not {kind!r}")
 
 
 def load_average() -> float | None:

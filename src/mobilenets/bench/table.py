@@ -26,6 +26,9 @@ SAME = ("processor", "cores", "instructions")
 DISTURBED = 1.08
 """Where the watched network took this many times its least, the machine was busy: what was timed there is not used."""
 
+UNSTEADY = 1.25
+"""Where a network's quieter rounds took this many times its fastest run, it was disturbed itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timed:
@@ -78,7 +81,7 @@ class Table:
         """Return the networks measured in a configuration while the machine was quiet; none if it never was."""
         timed = self.networks.get(configuration, ())
         usual = min((each.watch_ms for each in timed), default=0.0)
-        return tuple(each for each in timed if each.watch_ms <= DISTURBED * usual)
+        return tuple(each for each in timed if each.watch_ms <= DISTURBED * usual and each.ms <= UNSTEADY * each.min_ms)
 
     def missing(self, configuration: Configuration, layouts: Iterable[Plan]) -> list[Plan]:
         """Return those networks that are still to be measured, each once."""

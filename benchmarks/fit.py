@@ -1,0 +1,171 @@
+"""How far latency predictions are off, and whether what `fit` chooses keeps its budget.
+
+    python -m benchmarks.fit latency RUNTIME PRECISION TABLE [networks]
+    python -m benchmarks.fit choose RUNTIME TABLE [budgets]
+    python -m benchmarks.fit small DATA OUT [epochs]
+
+`latency` fills TABLE with general networks (96) and then measures 20 that are not in it, half published architectures
+at some width and resolution, half out of the search's space, and compares. `choose` draws random budgets (10), lets
+`fit` choose without running anything, and times what it chose. `small` asks for a network for 96x96 pictures in at
+most 64 KiB of activations and 350 KB of flash in int8, trains it on DATA, quantizes it, and looks whether it is within
+both bounds. Run on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mobilenets
+from benchmarks.environment import Figure, write
+from mobilenets import checkpoint
+from mobilenets.arch import Plan, plan
+from mobilenets.bench.configuration import Configuration
+from mobilenets.bench.probes import SIDES, WIDTHS, probes, published_architectures, searched
+from mobilenets.bench.table import Table, shape, table_for
+from mobilenets.bench.tabulate import Effort, tabulate
+from mobilenets.engine import memory
+from mobilenets.errors import InputError
+from mobilenets.fit.choosing import say
+from mobilenets.fit.latency import latency_model
+
+UNSEEN = 20
+BUDGETS = 10
+
+
+def main() -> None:
+    """Run what was asked for."""
+    what, first, second, *others = sys.argv[1:]
+    if what == "latency":
+        path, *count = others
+        latency(first, second, Path(path), int(count[0]) if count else 96)
+    elif what == "choose":
+        choose(first, Path(second), int(others[0]) if others else BUDGETS)
+    else:
+        small(first, Path(second), int(others[0]) if others else None)
+
+
+def unseen() -> list[Plan]:
+    """Return networks that no table has by default: half published ones, half searched ones."""
+    draw = random.Random("unseen")  # noqa: S311 - a sample, no secret
+    known = {shape(layout) for layout in islice(probes(), 1000)}
+    found: list[Plan] = []
+    while len(found) < UNSEEN:
+        side = draw.choice(SIDES)
+        if len(found) % 2:
+            layout = plan(searched(draw), resolution=side)
+        else:
+            layout = plan(draw.choice(published_architectures()), width=draw.choice(WIDTHS), resolution=side)
+        if shape(layout) not in known:
+            found.append(layout)
+            known.add(shape(layout))
+    return found
+
+
+def latency(runtime: str, precision: str, path: Path, networks: int) -> None:
+    """Measure, predict, compare."""
+    configuration = Configuration(runtime, precision, 1)
+    table = tabulate(table_for(path), configuration, islice(probes(), networks), path=path, say=say)
+    model = latency_model(table.of(configuration))
+    asked = unseen()
+    measured = tabulate(Table(), configuration, asked, effort=Effort(rounds=15), say=say).of(configuration)
+    rows: list[dict[str, Any]] = []
+    for each in measured:
+        predicted = model.predict(each.layout)
+        layout = each.layout
+        name = f"{layout.arch.name} {layout.width:g} at {layout.resolution[0]}"
+        rows.append(
+            {"network": name, "predicted_ms": predicted, "measured_ms": each.ms, "off": predicted / each.ms - 1}
+        )
+        print(f"{name:<45} {predicted:8.3f} {each.ms:8.3f} ms {100 * rows[-1]['off']:+6.1f} %")
+    off = sorted(abs(row["off"]) for row in rows)
+    what = f"latency predictions of {len(rows)} unseen networks, {runtime} {precision}, 1 thread"
+    figures = [
+        Figure(f"{what}: median error", round(100 * statistics.median(off), 1), "%", "at most 5 %"),
+        Figure(f"{what}: worst error", round(100 * off[-1], 1), "%", "at most 15 %"),
+    ]
+    assert model.error is not None
+    details = {"networks": rows, "table": len(table.of(configuration)), "left_out_median": model.error.median}
+    print(write(f"fit_latency_{runtime}_{precision}", figures, details))
+
+
+def choose(runtime: str, path: Path, budgets: int) -> None:
+    """Let `fit` choose for random budgets, and time what it chose."""
+    draw = random.Random("budgets")  # noqa: S311 - a sample, no secret
+    rows: list[dict[str, Any]] = []
+    seconds = []
+    table = table_for(path)
+    with tempfile.TemporaryDirectory() as folder:
+        while len(rows) < budgets:
+            budget = {
+                "latency_ms": round(draw.uniform(0.8, 6.0), 2),
+                "ram": f"{draw.choice((256, 512, 1024, 2048, 8192))}KiB",
+                "flash": f"{draw.choice((1, 2, 4, 8, 16))}MB",
+            }
+            begun = time.perf_counter()
+            try:
+                result = mobilenets.fit(
+                    "mobilenet_v2",
+                    runtime=runtime,
+                    table=path,
+                    out=Path(folder),
+                    unmeasured=True,
+                    **budget,  # type: ignore[arg-type]
+                )
+            except InputError:
+                continue
+            seconds.append(time.perf_counter() - begun)
+            chosen = result.chosen
+            layout = plan(mobilenets.ARCHITECTURES[chosen.model], width=chosen.width, resolution=chosen.resolution)
+            configuration = Configuration(runtime, chosen.precision, 1)
+            (timed,) = tabulate(Table(table.machine), configuration, [layout], effort=Effort(rounds=15)).of(
+                configuration
+            )
+            inside = timed.ms <= float(str(budget["latency_ms"]))
+            rows.append({**budget, **chosen.to_json(), "measured_ms": timed.ms, "inside": inside})
+            print(f"{budget} {chosen.model} {chosen.width:g} {chosen.precision}: {timed.ms:.2f} ms, inside: {inside}")
+    figures = [
+        Figure(f"budgets kept by what fit chose, {runtime}", sum(row["inside"] for row in rows), f"of {budgets}", "9"),
+        Figure("choosing from the whole grid", round(statistics.median(seconds), 2), "s", "under 2 s"),
+    ]
+    print(write(f"fit_choose_{runtime}", figures, {"budgets": rows, "seconds": seconds}))
+
+
+def small(data: str, out: Path, epochs: int | None) -> None:
+    """Fit, train, quantize, and weigh the result."""
+    ram, flash = 64 * 1024, 350_000
+    found = mobilenets.fit(
+        "mobilenet_v2",
+        data,
+        resolution=96,
+        ram=ram,
+        flash=flash,
+        precision="int8",
+        runtime="reference",
+        out=out / "fit",
+    )
+    print(found, flush=True)
+    chosen = found.chosen
+    trained = mobilenets.train(
+        data, model=chosen.model, width=chosen.width, resolution=chosen.resolution, epochs=epochs, out=out / "train"
+    )
+    made = mobilenets.quantize(str(trained.checkpoint), data=data, out=out / "int8.safetensors", even_if_collapsed=True)
+    layout = checkpoint.read_card(made.checkpoint).plan
+    size, peak = made.checkpoint.stat().st_size, memory.peak(layout, "int8")
+    what = f"{chosen.model} {chosen.width:g} at 96x96, int8, for 64 KiB of activations and 350 KB of flash"
+    figures = [
+        Figure(f"{what}: activations", round(peak / 1024, 1), "KiB", "at most 64"),
+        Figure(f"{what}: its file", round(size / 1000, 1), "KB", "at most 350"),
+        Figure(f"{what}: top-1 on {Path(data).name}", round(100 * (made.after.top1 or 0.0), 2), "%", "reported"),
+    ]
+    print(write("fit_small", figures, {"fit": found.to_json(), "int8": made.to_json()}))
+
+
+if __name__ == "__main__":
+    main()
