@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from mobilenets.serve.guard import names_for
 from mobilenets.serve.limits import Limits
 from mobilenets.serve.model import Answer, ServedModel, Task, open_models
 from mobilenets.serve.running import bound
-from tests.serve.clients import FORM, LIMITS, Live, file_header, form, picture, running
+from tests.serve.clients import FORM, LIMITS, Live, file_header, form, noise, picture, running
 
 RED, BLUE = picture((255, 0, 0)), picture((0, 0, 255), size=(40, 30))
 
@@ -229,6 +229,21 @@ def test_client(live: Live, colours: Path, tmp_path: Path, monkeypatch: pytest.M
             mobilenets.predict("colours", str(tmp_path), url=url)
         monkeypatch.setenv("MOBILENETS_API_KEY", "k")
         assert mobilenets.predict("colours", str(tmp_path), top=2, url=url) == here
+
+
+def test_detector(random_network: Callable[[str], Checkpoint], tmp_path: Path) -> None:
+    checkpoint = save(random_network("ssdlite_mobilenet_v2"), tmp_path / "boxes.safetensors")
+    (path := tmp_path / "noise.png").write_bytes(noise("PNG", (90, 60)))
+    here = mobilenets.predict(str(checkpoint), str(path), min_score=0.2, runtime="reference")
+    with running(tmp_path, str(checkpoint)) as live:
+        assert live.ask("GET", "/v1/model").json()["task"] == "detection"
+        reply = live.predict(path.read_bytes(), "?threshold=0.2")
+        (item,) = reply.json()["items"]
+        assert (item["width"], item["height"]) == (90, 60)
+        assert item["detections"] == here.to_json()[0]["detections"]
+        assert item["detections"]
+        assert mobilenets.predict("boxes", str(path), min_score=0.2, url=f"http://127.0.0.1:{live.port}") == here
+        assert live.predict(path.read_bytes(), "?explain=true").status == 422
 
 
 def test_what_cannot_be_served(colours: Path, colour_checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mobilenets.serve.reports import Reports
 
 if TYPE_CHECKING:
     from mobilenets.checkpoint import Checkpoint
+    from mobilenets.runtime.finding import Finder
     from mobilenets.serve.looking import Looking
 
 BOX_THRESHOLD = 0.5
@@ -102,48 +103,43 @@ class ServedModel:
         others = [place for place, task in enumerate(tasks) if not task.question.explain]
         items: dict[int, dict[str, Any]] = {}
         if others:
-            outputs = outputs_of(self._predictor, [tasks[place].picture.fitted for place in others])
-            items |= zip(others, self._items([tasks[place] for place in others], outputs), strict=True)
+            items |= zip(others, self._answered([tasks[place] for place in others]), strict=True)
         if places:
             items |= zip(places, self._explained([tasks[place] for place in places]), strict=True)
         model_ms = round(1000 * (time.perf_counter() - began), 3)
         return [Answer(items[place], model_ms, len(tasks)) for place in range(len(tasks))]
 
-    def _explained(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
-        logits, heats = self.open_looking()([task.picture.fitted for task in tasks])
-        items = self._items(tasks, (logits,))
-        return [{**item, "heat": heat} for item, heat in zip(items, heats, strict=True)]
-
-    def _items(self, tasks: Sequence[Task], outputs: tuple[npt.NDArray[np.float32], ...]) -> list[dict[str, Any]]:
-        sizes = [{"width": task.picture.size[1], "height": task.picture.size[0]} for task in tasks]
-        if self.card.task == "detection":
-            found = self._found(tasks, outputs)
-            return [{"detections": each} | size for each, size in zip(found, sizes, strict=True)]
-        (logits,) = outputs
-        best = likeliest(logits, self.card.labels, max(task.question.top for task in tasks))
+    def _answered(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+        fitted = [task.picture.fitted for task in tasks]
+        if self.card.task != "detection":
+            (logits,) = outputs_of(self._predictor, fitted)
+            return self._classified(tasks, logits)
         items = []
-        for task, ranked, size in zip(tasks, best, sizes, strict=True):
-            asked = task.question
-            least = asked.threshold or 0.0
-            kept = [each for place, each in enumerate(ranked[: asked.top]) if not place or each.score >= least]
-            items.append({"predictions": [each.to_json() for each in kept]} | size)
+        for task, found in zip(tasks, self._finder.find(fitted, [task.picture.size for task in tasks]), strict=True):
+            threshold = BOX_THRESHOLD if task.question.threshold is None else task.question.threshold
+            detections = [each for each in named(found, self.card.labels) if each.score > threshold]
+            items.append({"detections": [each.to_json() for each in detections]} | _size(task.picture))
         return items
 
-    def _found(self, tasks: Sequence[Task], outputs: tuple[npt.NDArray[np.float32], ...]) -> list[list[dict[str, Any]]]:
-        from mobilenets.image.detection import on_picture
+    def _explained(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+        logits, heats = self.open_looking()([task.picture.fitted for task in tasks])
+        items = self._classified(tasks, logits)
+        return [{**item, "heat": heat} for item, heat in zip(items, heats, strict=True)]
 
-        everything = []
-        for task, found in zip(tasks, self._decoder(outputs), strict=True):
-            detections = named(on_picture(found, self.card.preprocess, *task.picture.size), self.card.labels)
-            threshold = BOX_THRESHOLD if task.question.threshold is None else task.question.threshold
-            everything.append([each.to_json() for each in detections if each.score >= threshold])
-        return everything
+    def _classified(self, tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+        best = likeliest(logits, self.card.labels, max(task.question.top for task in tasks))
+        items = []
+        for task, ranked in zip(tasks, best, strict=True):
+            asked, least = task.question, task.question.threshold or 0.0
+            kept = [each for place, each in enumerate(ranked[: asked.top]) if not place or each.score >= least]
+            items.append({"predictions": [each.to_json() for each in kept]} | _size(task.picture))
+        return items
 
     @cached_property
-    def _decoder(self) -> Any:
-        from mobilenets.image.detection import Decoder
+    def _finder(self) -> Finder:
+        from mobilenets.runtime.finding import Finder
 
-        return Decoder(self.card.plan)
+        return Finder(self._predictor)
 
     @property
     def explains(self) -> bool:
@@ -194,6 +190,10 @@ class ServedModel:
     def close(self) -> None:
         """Free the model."""
         self._predictor.close()
+
+
+def _size(picture: Picture) -> dict[str, int]:
+    return {"width": picture.size[1], "height": picture.size[0]}
 
 
 def open_models(models: Sequence[str], runtime: str | None, threads: int | None) -> dict[str, ServedModel]:
