@@ -132,7 +132,7 @@ def test_time_that_is_up_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_verb_fills_a_file_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(jobs: Sequence[Job], effort: Effort) -> list[tuple[float, float]]:
         assert effort.rounds == 10
-        return [(1.0 + index, 1.0) for index in range(len(jobs))]
+        return [(1.1 + index, 1.0 + index) for index in range(len(jobs))]
 
     monkeypatch.setattr(tabulating, "measured", measured)
     monkeypatch.setattr(tabulation, "probes", lambda: iter([small(0.25), small(0.5), small(1.0)]))
