@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import socket
 import struct
 import zlib
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.serve.clients import BOUNDARY, FORM, LIMITS, Live, file_header, form, noise, picture
+from tests.serve.clients import BOUNDARY, FORM, LIMITS, Live, file_header, form, noise, picture, running
 
 HOST = b"Host: localhost\r\n"
 
@@ -214,6 +217,20 @@ def test_slow_header(live: Live) -> None:
 
 def test_silence(live: Live) -> None:
     assert live.say() == 408
+
+
+def test_connections_beyond_the_limit(colours: Path) -> None:
+    with running(colours.parent, str(colours), limits=replace(LIMITS, connections=3, header_s=5)) as live:
+        with ExitStack() as open_connections:
+            for _ in range(3):
+                open_connections.enter_context(closing(socket.create_connection(("127.0.0.1", live.port))))
+            assert live.say() == 503
+        while live.say(b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n") != 200:
+            pass
+
+
+def test_a_picture_at_the_limit_of_pixels(live: Live) -> None:
+    assert live.predict(picture(size=(1000, 100))).status == 200
 
 
 def test_second_request_that_does_not_end(live: Live) -> None:
