@@ -15,6 +15,7 @@ import pytest
 from mobilenets.checkpoint import Checkpoint, save
 from mobilenets.errors import InputError, MissingExtraError, ParityError
 from mobilenets.export import ExportResult, export
+from mobilenets.formats.onnx_file import to_onnx
 from mobilenets.formats.web_runtime import web_runtime
 from mobilenets.page import files
 
@@ -32,6 +33,13 @@ def runtime() -> None:
         pytest.skip(f"no page is exported: {error}")
 
 
+@pytest.fixture(scope="module")
+def birds(random_network: Network, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """Return an export without options."""
+    folder = tmp_path_factory.mktemp("birds")
+    return export(str(save(random_network("mobilenet_v2"), folder / "birds.safetensors")), to="web")
+
+
 @pytest.fixture
 def model(random_network: Network, tmp_path: Path) -> str:
     return str(save(random_network("mobilenet_v2"), tmp_path / "birds.safetensors"))
@@ -42,9 +50,10 @@ def models_of(folder: Path) -> list[str]:
     return names
 
 
-def test_a_folder_has_the_page_the_model_and_the_runtime(model: str) -> None:
-    result = export(model, to="web")
-    assert result.path == Path(model).with_name("birds_web")
+def test_a_folder_has_the_page_the_model_and_the_runtime(birds: ExportResult) -> None:
+    result = birds
+    assert result.path.name == "birds_web"
+    assert (result.path.parent / "birds.safetensors").is_file()
     assert (result.images, result.top1_agreement) == (8, 1.0)
     assert result.relative_error < 1e-5
     assert "ONNX Runtime Web" in result.runtime
@@ -62,8 +71,8 @@ def test_a_folder_has_the_page_the_model_and_the_runtime(model: str) -> None:
     assert f"{len(there)} files" in str(result)
 
 
-def test_the_service_worker_knows_every_file(model: str) -> None:
-    folder = export(model, to="web").path
+def test_the_service_worker_knows_every_file(birds: ExportResult) -> None:
+    folder = birds.path
     script = (folder / "service-worker.js").read_text(encoding="utf-8")
     known = json.loads(script[script.index("{") : script.index("};") + 1])
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -73,13 +82,13 @@ def test_the_service_worker_knows_every_file(model: str) -> None:
 
 def test_another_model_comes_beside_the_first(model: str, random_int8_network: Network, tmp_path: Path) -> None:
     folder = tmp_path / "page"
-    export(model, to="web", out=folder)
-    small = save(random_int8_network("mobilenet_v3_small"), tmp_path / "run" / "best.safetensors")
-    result: ExportResult = export(str(small), to="web", out=folder)
+    export(model, to="web", out=folder, images=1)
+    small = save(random_int8_network("mobilenet_v1"), tmp_path / "run" / "best.safetensors")
+    result: ExportResult = export(str(small), to="web", out=folder, images=1)
     assert result.precision == "int8"
     assert models_of(folder) == ["birds", "run"]
     assert "models/birds/model.onnx" in (folder / "service-worker.js").read_text(encoding="utf-8")
-    export(model, to="web", out=folder)  # again: shown last, and there once
+    export(model, to="web", out=folder, images=1)  # again: shown last, and there once
     assert models_of(folder) == ["run", "birds"]
 
 
@@ -101,18 +110,14 @@ def test_flags_of_files_are_refused(model: str) -> None:
 def test_a_page_that_computes_something_else_is_not_written(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mobilenets.formats import web_folder
-
-    real = web_folder.to_onnx
-
     def spoiled(checkpoint: Checkpoint, **options: object) -> bytes:
         name = next(name for name in checkpoint.tensors if name.endswith("block_5_depthwise.weight"))
         tensors = {**checkpoint.tensors, name: np.asarray(checkpoint.tensors[name]) * 1.5}
-        return real(replace(checkpoint, tensors=tensors), **options)  # type: ignore[arg-type]
+        return to_onnx(replace(checkpoint, tensors=tensors), **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(web_folder, "to_onnx", spoiled)
+    monkeypatch.setattr("mobilenets.formats.web_folder.to_onnx", spoiled)
     with pytest.raises(ParityError, match=r"block_5_depthwise .* differs first.*nothing was written"):
-        export(model, to="web", out=tmp_path / "page")
+        export(model, to="web", out=tmp_path / "page", images=2)
     assert not (tmp_path / "page").exists()
 
 

@@ -35,6 +35,20 @@ def runtime() -> None:
         pytest.skip(f"no page is exported: {error}")
 
 
+@pytest.fixture(scope="module")
+def model(random_network: Network, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a checkpoint with its exported folder beside it."""
+    path = save(random_network("mobilenet_v2"), tmp_path_factory.mktemp("birds") / "birds.safetensors")
+    export(str(path), to="web", images=1)
+    return str(path)
+
+
+@pytest.fixture
+def address(hosted: Hosted, model: str) -> str:
+    """Return where the exported folder is served."""
+    return hosted(Path(model).with_name("birds_web"))
+
+
 @pytest.fixture
 def drawn(tmp_path: Path) -> list[Path]:
     """Return pictures of several shapes: colour, transparent, grey."""
@@ -69,10 +83,9 @@ def offline(visit: Any) -> None:
 
 
 def test_the_page_says_what_python_says_with_threads_and_without_a_network(
-    visit: Any, hosted: Hosted, random_network: Network, drawn: list[Path], tmp_path: Path
+    visit: Any, address: str, model: str, drawn: list[Path]
 ) -> None:
-    model = str(save(random_network("mobilenet_v2"), tmp_path / "birds.safetensors"))
-    page = visit(hosted(export(model, to="web").path))
+    page = visit(address)
     offline(page)
     assert page.page.evaluate("crossOriginIsolated")  # by the service worker: the server sends no such headers
     assert page.page.locator("#where").inner_text().endswith("also offline")
@@ -91,9 +104,10 @@ def test_a_second_model_in_8_bits_is_compared(
 ) -> None:
     for name, checkpoint in (
         ("float", random_network("mobilenet_v3_small")),
-        ("bytes", random_int8_network("mobilenet_v3_small")),
+        ("bytes", random_int8_network("mobilenet_v1")),
     ):
-        export(str(save(checkpoint, tmp_path / f"{name}.safetensors")), to="web", out=tmp_path / "page")
+        path = save(checkpoint, tmp_path / f"{name}.safetensors")
+        export(str(path), to="web", out=tmp_path / "page", images=1)
     page = visit(hosted(tmp_path / "page"))
     offline(page)
     page.choose(drawn[1])
@@ -109,10 +123,9 @@ def test_a_second_model_in_8_bits_is_compared(
 
 
 def test_a_file_that_is_no_picture_is_said_to_be_none(
-    visit: Any, hosted: Hosted, random_network: Network, drawn: list[Path], tmp_path: Path
+    visit: Any, address: str, model: str, drawn: list[Path], tmp_path: Path
 ) -> None:
-    model = str(save(random_network("mobilenet_v1"), tmp_path / "birds.safetensors"))
-    page = visit(hosted(export(model, to="web").path))
+    page = visit(address)
     offline(page)
     bad = tmp_path / "notes.png"
     bad.write_text("these are notes", encoding="utf-8")
@@ -122,11 +135,8 @@ def test_a_file_that_is_no_picture_is_said_to_be_none(
     assert page.page.locator(".view .unable").is_hidden()
 
 
-def test_the_camera_is_looked_at_in_the_browser(
-    visit: Any, hosted: Hosted, random_network: Network, tmp_path: Path
-) -> None:
-    model = str(save(random_network("mobilenet_v1"), tmp_path / "birds.safetensors"))
-    page = visit(hosted(export(model, to="web").path))
+def test_the_camera_is_looked_at_in_the_browser(visit: Any, address: str) -> None:
+    page = visit(address)
     offline(page)
     page.page.locator("#camera").click()
     assert len(page.answer()) == 5
@@ -140,7 +150,7 @@ def test_photographs_have_the_same_five_classes_as_in_python(
     visit: Any, hosted: Hosted, shared_data: Path, tmp_path: Path
 ) -> None:
     try:
-        folder = export("efficientnet_lite0", to="web", out=tmp_path / "page").path
+        folder = export("efficientnet_lite0", to="web", out=tmp_path / "page", images=1).path
     except (WeightsError, MissingExtraError) as error:
         pytest.skip(str(error))
     page = visit(hosted(folder))

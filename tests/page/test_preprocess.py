@@ -71,7 +71,7 @@ def random_cases() -> list[tuple[np.ndarray, int, Preprocess]]:
 def in_two_steps(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Fit with Pillow, the rows first whatever the shape."""
     picture = with_channels(picture, preprocess.channels)
-    height, width = resized_sides(*picture.shape[:2], preprocess)
+    height, width = resized_sides(picture.shape[0], picture.shape[1], preprocess)
     for sides in ((picture.shape[0], width), (height, width)):
         picture = resize(picture, sides, preprocess.interpolation)
     top, left = round((height - preprocess.height) / 2), round((width - preprocess.width) / 2)

@@ -103,9 +103,11 @@ def described(card: Card, size_bytes: int, runtime: str) -> dict[str, Any]:
     """Return what the page shows of a model: of the card what is for people, and what to know of the file."""
     layout = card.plan
     totals, full = cost(layout), card.to_json()
-    same = ("task", "width", "resolution", "in_channels", "labels", "preprocess", "precision", "metrics", "recipe")
+    same = ("task", "width", "resolution", "in_channels", "labels", "preprocess", "precision", "metrics")
+    recipe = {key: value for key, value in (full["recipe"] or {}).items() if key != "run"}  # paths of who trained it
     return {
         **{key: full[key] for key in (*same, "origin", "parent", "notes")},
+        "recipe": recipe or None,
         "arch": {"name": card.arch.name},
         "parameters": totals.parameters,
         "multiply_adds": totals.multiply_adds,
@@ -149,7 +151,14 @@ def write_folder(folder: Path, model: dict[str, bytes], name: str, runtime: WebR
             if place not in sums:
                 sums[place] = _digest((folder / place).read_bytes())
     contents[WORKER] = _worker(sums)
-    return tuple(write_atomically(folder / each, content) for each, content in contents.items())
+    return tuple(_written(folder / each, content) for each, content in contents.items())
+
+
+def _written(path: Path, content: bytes) -> Path:
+    """Write a file, unless it has that content already."""
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return path
+    return write_atomically(path, content)
 
 
 def _worker(sums: dict[str, str]) -> bytes:

@@ -18,9 +18,9 @@ export function shape(name, attributes = {}, ...children) {
 
 /** Make a table of two columns: [["width", "1.0"], ...]. */
 export function factTable(title, rows) {
-  const caption = element("caption", {}, title);
+  const caption = title ? [element("caption", {}, title)] : [];
   const lines = rows.map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value)));
-  return element("table", {}, caption, element("tbody", {}, ...lines));
+  return element("table", {}, ...caption, element("tbody", {}, ...lines));
 }
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;

@@ -33,8 +33,16 @@ export function showCard(place, card) {
     ["notes", card.notes?.join(" ")],
   ]);
   if (origin.length) tables.push(factTable("Where it is from", origin));
-  if (card.recipe) tables.push(factTable("Recipe", Object.entries(card.recipe).map(([key, value]) => [key.replaceAll("_", " "), text(value)])));
-  place.replaceChildren(element("div", { class: "facts" }, ...tables), labelList(card.labels));
+  const more = [labelList(card.labels), ...(card.recipe ? [recipe(card.recipe)] : [])];
+  place.replaceChildren(element("div", { class: "facts" }, ...tables), ...more);
+}
+
+function recipe(values) {
+  const rows = Object.entries(values).filter(([key]) => key !== "run");
+  const named = rows.map(([key, value]) => [key.replaceAll("_", " "), text(value)]);
+  const half = Math.ceil(named.length / 2);
+  const tables = [named.slice(0, half), named.slice(half)].map((part) => factTable("", part));
+  return element("details", {}, element("summary", {}, "How it was trained"), element("div", { class: "facts" }, ...tables));
 }
 
 function present(rows) {
@@ -59,5 +67,8 @@ const number = (value) => (Math.abs(value) >= 1e-3 || value === 0 ? String(Numbe
 
 function text(value) {
   if (value === null) return "none";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  if (typeof value !== "object") return String(value);
+  return Object.entries(value)
+    .map(([key, each]) => (Array.isArray(value) ? text(each) : `${key} ${text(each)}`))
+    .join(", ");
 }

@@ -45,6 +45,7 @@ export class View {
   /** Take a model's card, or null while it is not known. */
   describe(card) {
     this.card = card;
+    if (card === null) [this.#times, this.#ends] = [[], []]; // they were another's
     const [height, width] = card ? card.resolution : [0, 0];
     const words = card ? [card.precision, `${width} × ${height}`, `${card.labels.length} classes`] : [];
     this.#parts.chips.replaceChildren(...words.map((word) => element("span", {}, word)));
