@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mobilenets.parity import Parity, Shown, Tolerance
 
 FileFormat = Literal["onnx", "openvino", "litert"]
-Format = Literal["onnx", "openvino", "litert", "web"]
+Format = Literal["onnx", "openvino", "litert", "web", "native"]
 
 AGAIN = 4
 """Pictures on which the file that is kept is compared with the one that was judged; it differs in its card alone."""
@@ -96,6 +96,7 @@ def export(
     images: int = 100,
     tolerance: float | None = None,
     threads: int | None = None,
+    target: str | None = None,
 ) -> ExportResult:
     """Write a model as a file for another runtime, and prove that it computes the same.
 
@@ -103,10 +104,13 @@ def export(
     nothing is written, and the error names the operation that differs first. The file carries labels, preprocessing
     and all else that is known of the model: predict and evaluate take it as they take the checkpoint, without torch.
     A web page is a folder for any static server; it runs the model in the browser, and takes another one beside it.
+    Native is a folder with C, weights inside, and libraries made of it; it computes in the memory that `show --memory`
+    calls streamed.
 
     Args:
         model: A checkpoint, or the name of published weights such as efficientnet_lite0.
-        to: onnx writes .onnx, for ONNX Runtime and many others; openvino .xml and .bin; litert .tflite; web a folder.
+        to: onnx writes .onnx, for ONNX Runtime and many others; openvino .xml and .bin; litert .tflite; web and native
+            a folder.
         out: The file or folder to write; beside the checkpoint, under its name, by default.
         pictures: Let the file take pictures as they are, uint8 (N, H, W, C), and normalize them itself.
         fixed: Fix height and width to the checkpoint's instead of leaving them open (onnx, openvino).
@@ -116,6 +120,7 @@ def export(
         tolerance: The largest error let through, as a share of the range of the logits; 0.001 for float32 and 0.1 for
             int8 by default.
         threads: How many the comparison may use.
+        target: Of native, the machine: x86-64-linux, arm-64-linux or wasm-32; this one by default.
 
     Raises:
         ParityError: the file would not compute what the checkpoint does; nothing was written.
@@ -123,8 +128,8 @@ def export(
         CheckpointError: the checkpoint is missing or damaged.
         MissingExtraError: the package that writes the file, or its runtime, is not installed.
     """
+    from mobilenets import native, web
     from mobilenets import runtime as runtimes
-    from mobilenets import web
     from mobilenets.parity import TOLERANCES, pictures_for
 
     if images < 1:
@@ -133,11 +138,17 @@ def export(
         raise InputError(f"--tolerance is a share of the logits' range, above 0 and below 1, not {tolerance}")
     if runtimes.exported(model) is not None:
         raise InputError(f"{model}: exported already: name the checkpoint it was made from")
-    if to == "web" and (pictures or fixed):
-        raise InputError("--pictures, --fixed: a page has both by itself: leave them out")
-    if to != "web":
+    if to in ("web", "native") and (pictures or fixed):
+        raise InputError("--pictures, --fixed: a page and C have both by themselves: leave them out")
+    if target is not None and to != "native":
+        raise InputError(f"--target is for --to native: a file for {to} is for any machine")
+    if to == "web":
+        path = web.destination(model, out)
+    elif to == "native":
+        path = native.destination(model, out)
+    else:
         runtimes.choose(to)
-    path = web.destination(model, out) if to == "web" else _destination(model, out, to)
+        path = _destination(model, out, to)
     checkpoint = runtimes.resolve(model)
     allowed = TOLERANCES[checkpoint.card.precision]
     if tolerance is not None:
@@ -147,13 +158,16 @@ def export(
     if to == "web":
         done = web.export_folder(made, model, path, shown, allowed)
         kept, parity, by = done.files, done.parity, done.runtime
+    elif to == "native":
+        compiled = native.export_folder(made, model, path, shown, allowed, target)
+        kept, parity, by = compiled.files, compiled.parity, compiled.runtime
     else:
         by = _runtime_version(to)
         kept, parity = _export_file(made, path, shown, to, allowed, pictures=pictures, fixed=fixed, threads=threads)
     channels = made.card.in_channels
     takes = "normalized float32 (N, C, H, W)"
-    if to == "web" or pictures:
-        takes = f"pictures, uint8 ({1 if to == 'web' else 'N'}, H, W, {channels})"
+    if to in ("web", "native") or pictures:
+        takes = f"pictures, uint8 ({1 if to in ('web', 'native') else 'N'}, H, W, {channels})"
     return ExportResult(
         path=path,
         bytes=sum(each.stat().st_size for each in kept),
