@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mobilenets.arch import Plan
 from mobilenets.checkpoint import Card, Checkpoint
+from mobilenets.compress import detector
 from mobilenets.compress.arithmetic import Arithmetic, FloatArithmetic, Int8Arithmetic, run, split
 from mobilenets.compress.bias import corrected, pictures_held
 from mobilenets.compress.calibrate import RULES, Rule, ranges
@@ -46,8 +47,9 @@ class Way:
 class Trial:
     """What came of a way.
 
-    divergence: of the float32 network's answers from this one's: Kullback-Leibler, in nats, the mean over pictures.
-    agreement: the share of pictures with the same best class. sqnr_db: of the logits.
+    divergence: of the float32 network's answers from this one's: Kullback-Leibler, in nats, the mean over pictures; of
+    a detector as `compress.detector` says. agreement: the share of pictures, or of a detector's anchors that see an
+    object, with the same best class.
     """
 
     way: Way
@@ -200,8 +202,13 @@ class _Search:
             return
         made = self.made(way)
         found = logits(made.card, Int8Arithmetic(made), self.judged)
-        agreement = float((found.argmax(1) == self.wanted.argmax(1)).mean())
-        self.trials.append(Trial(way, divergence(self.wanted, found), agreement))
+        if self.card.arch.detector is None:
+            agreement = float((found.argmax(1) == self.wanted.argmax(1)).mean())
+            apart = divergence(self.wanted, found)
+        else:
+            agreement = detector.same_objects(self.card.plan, self.wanted, found)
+            apart = detector.divergence(self.card.plan, self.wanted, found)
+        self.trials.append(Trial(way, apart, agreement))
         if self.tell is not None:
             self.tell(self.trials[-1])
 

@@ -17,6 +17,7 @@ from mobilenets.engine.folding import folded
 from mobilenets.engine.quantized import LEVELS, bounds, quantizations, quantize
 from mobilenets.errors import InputError
 from mobilenets.formats.card import INPUT, KEY, OUTPUT, card_to_text, output_names
+from mobilenets.formats.onnx_boxes import add_detections
 from mobilenets.formats.onnx_graph import Dims, GraphBuilder, activate, operation
 from mobilenets.formats.onnx_heat import HEAT, Head, add_heat, head_of
 from mobilenets.image import Preprocess
@@ -32,6 +33,7 @@ def to_onnx(
     resolution: Resolution = "dynamic",
     every_output: bool = False,
     heat: bool = False,
+    nms: bool = False,
 ) -> bytes:
     """Return a checkpoint, float32 or int8, as the bytes of an ONNX file.
 
@@ -45,13 +47,17 @@ def to_onnx(
         every_output: every operation's value is an output too: float32, or uint8 codes, called as `value_names` says.
         heat: where the network looked is an output too, as `onnx_heat` says; not where its head is of an unknown kind.
 
+        nms: of a detector, boxes are outputs too, as `onnx_boxes` says; needs the fixed resolution.
+
     Raises:
-        InputError: a resolution that is neither.
+        InputError: a resolution that is neither, or `nms` where it cannot be.
         MissingExtraError: onnx is not installed.
     """
     if resolution not in ("dynamic", "fixed"):
         raise InputError(f"the resolution of an ONNX file is dynamic or fixed, not {resolution!r}")
     card, fixed = checkpoint.card, resolution == "fixed"
+    if nms and (card.task != "detection" or not fixed):
+        raise InputError("non-maximum suppression in the file is for detectors of a fixed resolution")
     layout = card.plan
     writer = (_Int8Writer if card.precision == "int8" else _FloatWriter)(checkpoint, layout, fixed=fixed)
     writer.enter(pictures=pictures)
@@ -73,6 +79,8 @@ def to_onnx(
         )
         for name, op in zip(output_names(layout), layout.outputs, strict=True)
     ]
+    if nms:
+        outputs += add_detections(graph, layout)
     if head is not None:
         outputs.append(graph.tensor(HEAT, np.float32, ("N", None, None, None)))
     if every_output:

@@ -57,6 +57,16 @@ class GraphBuilder:
         self._nodes.append(self._onnx.helper.make_node(kind, list(sources), list(outs), outs[1]))
         return outs[1]
 
+    def several(
+        self, kind: str, sources: Sequence[str], outs: Sequence[str], attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Append one operator of several values, called `outs`; its own name is the first's."""
+        self._nodes.append(self._onnx.helper.make_node(kind, list(sources), list(outs), outs[0], **(attributes or {})))
+
+    def split(self, source: str, sizes: str, outs: Sequence[str], *, axis: int) -> None:
+        """Append what cuts a value along an axis into parts of these sizes, called `outs`."""
+        self.several("Split", [source, sizes], outs, {"axis": axis})
+
     def tensor(self, name: str, dtype: type[np.generic], dims: Dims) -> ValueInfoProto:
         """Describe an input or output of the graph."""
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenets.results import file_lines, json_number
+from mobilenets.results import file_lines, json_number, metric_name
 from mobilenets.text import percent, printable, table
 
 if TYPE_CHECKING:
@@ -28,22 +28,36 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Say how good a network is: fractions of `images`, None where these have no labels."""
+    """Say how good a network is: fractions of `images`, None where these have no labels.
+
+    A classifier has `top1` and `top5`, a detector COCO's mean average precisions `map` and `map_50`.
+    """
 
     top1: float | None
     top5: float | None
     images: int
+    map: float | None = None
+    map_50: float | None = None
+
+    @property
+    def main(self) -> float | None:
+        """The figure that may not fall."""
+        return self.top1 if self.map_50 is None else self.map_50
 
     def to_json(self) -> dict[str, Any]:
         """Return `before` or `after`."""
-        return {"top1": json_number(self.top1), "top5": json_number(self.top5), "images": self.images}
+        data = {name: json_number(getattr(self, name)) for name in ("top1", "top5")} | {"images": self.images}
+        if self.map is not None:
+            data |= {name: json_number(getattr(self, name)) for name in ("map", "map_50")}
+        return data
 
 
 @dataclass(frozen=True)
 class QuantizeResult:
     """Hold the int8 network's file, and float32 beside int8 on pictures that neither training nor calibration saw.
 
-    `after` is of the file, read back. `agreement` is the share of pictures, 0..1, with the same best class. `layers`
+    `after` is of the file, read back. `agreement` is the share of pictures, 0..1, with the same best class, or of a
+    detector's boxes with a score of 0.5 and more that are found again (`boxes` says which of the two). `layers`
     are all operations in the plan's order; `tried` are the ways that were tried. Sizes are of the weights.
     """
 
@@ -63,6 +77,7 @@ class QuantizeResult:
     bytes_after: int = 0
     problems: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    boxes: bool = False
 
     @property
     def advice(self) -> str:
@@ -81,11 +96,15 @@ class QuantizeResult:
 
     def _accuracy(self) -> str:
         rows = [["weights", f"{self.bytes_before / 1e6:.2f} MB", f"{self.bytes_after / 1e6:.2f} MB", ""]]
-        pairs = {"top-5": (self.before.top5, self.after.top5), "top-1": (self.before.top1, self.after.top1)}
-        for name, (before, after) in pairs.items():
+        for key in ("top5", "top1", "map", "map_50"):
+            before, after = getattr(self.before, key), getattr(self.after, key)
+            name = metric_name(key)
             if before is not None and after is not None and not before == after == 1:  # top-5 of two classes
                 rows.insert(0, [name, percent(before), percent(after), f"{100 * (after - before):+.2f}"])
-        same = f"same answer for {percent(self.agreement)} of {self.after.images:,} images ({printable(self.part)})"
+        where = f"{self.after.images:,} images ({printable(self.part)})"
+        same = f"same answer for {percent(self.agreement)} of {where}"
+        if self.boxes:
+            same = f"{percent(self.agreement)} of the sure boxes found again on {where}"
         return f"{table(['', 'float32', 'int8', 'points'], rows)}\n{same}"
 
     def _way(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mobilenets import runtime as runtimes
-from mobilenets.checkpoint import Checkpoint, Metric, save
+from mobilenets.checkpoint import Card, Checkpoint, Metric, save
 from mobilenets.compress import judging
 from mobilenets.compress.drawing import write_layers
 from mobilenets.compress.judging import Divided, Fitted
@@ -16,7 +16,9 @@ from mobilenets.compress.sensitivity import layer_errors
 from mobilenets.compress.statistics import Pictures
 from mobilenets.compress.stored import read_back, with_sample
 from mobilenets.compress.unlabelled import plain_folder
-from mobilenets.data import open_data
+from mobilenets.data import Data, open_data
+from mobilenets.data.boxed import boxes_in
+from mobilenets.detections import DetectionReport
 from mobilenets.errors import CheckpointError, InputError, ParityError
 from mobilenets.metrics import Judged, top_k
 from mobilenets.quantize.request import Request
@@ -34,7 +36,8 @@ def run(request: Request) -> QuantizeResult:
     strict, trains = request.strict, request.method == "qat"
     float32 = _float32(request.model)
     target = _target(request.model, request.out)
-    plain = None if trains else plain_folder(request.data, float32.card.labels, float32.card.in_channels)
+    labelled = trains or (float32.card.task == "detection" and boxes_in(Path(request.data).expanduser()) is not None)
+    plain = None if labelled else plain_folder(request.data, float32.card.labels, float32.card.in_channels)
     opened = plain or open_data(
         request.data,
         root=request.root,
@@ -43,33 +46,44 @@ def run(request: Request) -> QuantizeResult:
         strict=strict,
         labels=float32.card.labels,
     )
+    _check_task(float32.card, opened, request, unlabelled=plain is not None)
     divided = judging.divide(opened, float32.card, request.images, seed=request.seed, trained=trains)
     divided = judging.limited(divided, request.limit, request.seed)
     seen = _calibration(divided, float32, strict=strict)
     made = _made(float32, seen.pictures, request, target)
     written = read_back(with_sample(made.checkpoint, float32))
-    judged = judging.judge_both(float32, written, divided.judged, strict=strict)
+    before, after, agreement, problems = _judged(float32, written, divided, labelled=plain is None, strict=strict)
     result = QuantizeResult(
         model=request.model,
         data=request.data,
         checkpoint=target,
         granularity=request.granularity,
         method=request.method,
-        before=_accuracy(judged.before, labelled=plain is None),
-        after=_accuracy(judged.after, labelled=plain is None),
-        agreement=judged.agreement,
+        before=before,
+        after=after,
+        agreement=agreement,
         layers=layer_errors(made.card, made.layers, written, seen.pictures[:LAYER_PICTURES]),
         part=divided.part,
         tried=made.trials,
         calibration_images=len(seen.pictures),
         bytes_before=sum(array.nbytes for array in float32.tensors.values()),
         bytes_after=sum(array.nbytes for array in written.tensors.values()),
-        problems=(*opened.problems, *seen.problems, *judged.problems),
+        problems=(*opened.problems, *seen.problems, *problems),
+        boxes=float32.card.task == "detection",
     )
     if not request.even_if_collapsed:
         _refuse_collapsed(result, request.max_drop)
     save(_with_metrics(written, result, opened.name, divided), target)
     return result if request.report is None else replace(result, files=(write_layers(request.report, result.layers),))
+
+
+def _check_task(card: Card, opened: Data, request: Request, *, unlabelled: bool) -> None:
+    """Raise InputError where data and network do not fit, or the method is not for detectors."""
+    if card.task == "detection" and request.method == "qat":
+        raise InputError(f"{request.model} finds boxes, and --method qat is for classifiers: leave it out")
+    if not unlabelled and opened.boxed != (card.task == "detection"):
+        has, does = ("boxes", "classifies pictures") if opened.boxed else ("no boxes", "finds boxes")
+        raise InputError(f"{opened.name} has {has}, and {request.model} {does}: name data of its kind")
 
 
 def _made(float32: Checkpoint, pictures: Pictures, request: Request, target: Path) -> Quantized:
@@ -111,6 +125,25 @@ def _calibration(divided: Divided, checkpoint: Checkpoint, *, strict: bool) -> F
     return seen
 
 
+def _judged(
+    float32: Checkpoint, written: Checkpoint, divided: Divided, *, labelled: bool, strict: bool
+) -> tuple[Accuracy, Accuracy, float, tuple[str, ...]]:
+    """Return how good float32 and int8 are, how often they agree, and what could not be read."""
+    if float32.card.task == "detection":
+        from mobilenets.compress import detector
+
+        boxes = detector.judge_both(float32, written, divided.judged, strict=strict)
+        before, after = (_precision(report, boxes.images) for report in (boxes.before, boxes.after))
+        return before, after, boxes.agreement, boxes.problems
+    judged = judging.judge_both(float32, written, divided.judged, strict=strict)
+    first, second = (_accuracy(each, labelled=labelled) for each in (judged.before, judged.after))
+    return first, second, judged.agreement, judged.problems
+
+
+def _precision(report: DetectionReport | None, images: int) -> Accuracy:
+    return Accuracy(None, None, images, *((None, None) if report is None else (report.map, report.map_50)))
+
+
 def _accuracy(judged: Judged, *, labelled: bool) -> Accuracy:
     top1, top5 = (top_k(judged, k) if labelled else None for k in (1, 5))
     return Accuracy(top1, top5, len(judged))
@@ -118,16 +151,18 @@ def _accuracy(judged: Judged, *, labelled: bool) -> Accuracy:
 
 def _refuse_collapsed(result: QuantizeResult, max_drop: float) -> None:
     """Raise ParityError if the int8 network is much worse than the float32 one."""
-    before, after = result.before.top1, result.after.top1
+    before, after = result.before.main, result.after.main
     if result.agreement >= LEAST_AGREEMENT and (before is None or after is None or 100 * (before - after) <= max_drop):
         return
-    fell = f"top-1 {percent(before)} -> {percent(after)}, " if before is not None and after is not None else ""
+    name = "mAP .5" if result.boxes else "top-1"
+    fell = f"{name} {percent(before)} -> {percent(after)}, " if before is not None and after is not None else ""
     worst = sorted((layer for layer in result.layers if layer.hurts), key=lambda layer: layer.own_sqnr_db)
     named = ", ".join(f"{layer.name} ({layer.own_sqnr_db:.0f} dB)" for layer in worst[:3])
     remedies = ["--granularity channel"] if result.granularity == "tensor" else []
     remedies += ["--equalize auto"] if any(trial.way.equalization == "off" for trial in result.tried[:1]) else []
     remedies += ["more --images"] + (["--method qat"] if result.method == "ptq" else ["more --epochs"])
-    same = f"same answer for {percent(result.agreement)} of {result.after.images:,} images"
+    what = "boxes found again" if result.boxes else "same answer"
+    same = f"{what} for {percent(result.agreement)} of {result.after.images:,} images"
     raise ParityError(
         f"{result.model}: int8 has collapsed: {fell}{same}; {f'worst layers: {named}; ' if named else ''}nothing was "
         f"written: try {', '.join(remedies)}, or keep it with --even-if-collapsed"
@@ -150,6 +185,8 @@ def _with_metrics(written: Checkpoint, result: QuantizeResult, name: str, divide
     measured = {
         "top1": result.after.top1,
         "top5": result.after.top5,
+        "map": result.after.map,
+        "map_50": result.after.map_50,
         "float32_agreement": result.agreement,
     }
     metrics = [
