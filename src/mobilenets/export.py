@@ -34,8 +34,9 @@ class ExportResult:
     """Say what was written, and how far it is from what it was made from.
 
     `max_abs_error` is the largest difference of any logit over `images` pictures (`compared_on`), `relative_error` the
-    same as a share of the range of all logits; `top1_agreement` is the share of pictures with the same best class. The
-    file was run by its own runtime; the card inside holds these figures as well. `bytes` counts all `files`.
+    same as a share of the range of all logits; `top1_agreement` is the share of pictures with the same best class. Of a
+    detector they are of boxes and scores, whichever is further off, and of anchors instead of pictures. The file was
+    run by its own runtime; the card inside holds these figures as well. `bytes` counts all `files`.
     """
 
     path: Path
@@ -50,19 +51,22 @@ class ExportResult:
     takes: str
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    task: str = "classification"
 
     def __str__(self) -> str:
         names = ", ".join(printable(str(path)) for path in self.files)
         if len(self.files) > 2:
             names = f"{printable(str(self.path))}, {len(self.files)} files"
-        error = f"{self.max_abs_error:.3g}, {100 * self.relative_error:.2g} % of the logits' range"
+        detects = self.task == "detection"
+        of = "range of boxes or scores" if detects else "logits' range"
+        error = f"{self.max_abs_error:.3g}, {100 * self.relative_error:.2g} % of the {of}"
         rows = (
             ("saved", names),
             ("size", f"{self.bytes:,} bytes, {self.precision}"),
             ("takes", self.takes),
             ("compared on", f"{self.images:,} pictures ({printable(self.compared_on)}), run by {self.runtime}"),
             ("max abs error", error),
-            ("same top-1", percent(self.top1_agreement)),
+            ("same class" if detects else "same top-1", percent(self.top1_agreement)),
         )
         lines = [f"{name:<13}  {value}" for name, value in rows]
         return "\n".join([*lines, *(f"note           {printable(note)}" for note in self.notes)])
@@ -82,6 +86,7 @@ class ExportResult:
             "takes": self.takes,
             "files": [str(path) for path in self.files],
             "notes": list(self.notes),
+            "task": self.task,
         }
 
 
@@ -92,6 +97,7 @@ def export(
     out: Path | None = None,
     pictures: bool = False,
     fixed: bool = False,
+    nms: bool = False,
     data: str | None = None,
     images: int = 100,
     tolerance: float | None = None,
@@ -114,6 +120,8 @@ def export(
         out: The file or folder to write; beside the checkpoint, under its name, by default.
         pictures: Let the file take pictures as they are, uint8 (N, H, W, C), and normalize them itself.
         fixed: Fix height and width to the checkpoint's instead of leaving them open (onnx, openvino).
+        nms: Of a detector, decode and suppress in the file as well: boxes, scores and classes are outputs beside the
+            raw maps (onnx; height and width are fixed).
         data: Pictures to compare on: a folder, or whatever evaluate takes; labels do not matter. Without it, eight
             drawn pictures are taken; the checkpoint's stored sample always is.
         images: Compare on at most this many of them, spread over the classes.
@@ -132,24 +140,12 @@ def export(
     from mobilenets import runtime as runtimes
     from mobilenets.parity import TOLERANCES, pictures_for
 
-    if images < 1:
-        raise InputError(f"--images must be 1 or more, not {images}")
-    if tolerance is not None and not 0 < tolerance < 1:
-        raise InputError(f"--tolerance is a share of the logits' range, above 0 and below 1, not {tolerance}")
-    if runtimes.exported(model) is not None:
-        raise InputError(f"{model}: exported already: name the checkpoint it was made from")
-    if to in ("web", "native") and (pictures or fixed):
-        raise InputError("--pictures, --fixed: a page and C have both by themselves: leave them out")
+    _check_flags(model, to, images=images, tolerance=tolerance, pictures=pictures, fixed=fixed, nms=nms)
     if target is not None and to != "native":
         raise InputError(f"--target is for --to native: a file for {to} is for any machine")
-    if to == "web":
-        path = web.destination(model, out)
-    elif to == "native":
-        path = native.destination(model, out)
-    else:
-        runtimes.choose(to)
-        path = _destination(model, out, to)
+    path = _place(model, out, to)
     checkpoint = runtimes.resolve(model)
+    _check_task(checkpoint.card, model, to, nms=nms)
     allowed = TOLERANCES[checkpoint.card.precision]
     if tolerance is not None:
         allowed = replace(allowed, relative_error=tolerance)
@@ -163,7 +159,9 @@ def export(
         kept, parity, by = compiled.files, compiled.parity, compiled.runtime
     else:
         by = _runtime_version(to)
-        kept, parity = _export_file(made, path, shown, to, allowed, pictures=pictures, fixed=fixed, threads=threads)
+        kept, parity = _export_file(
+            made, path, shown, to, allowed, pictures=pictures, fixed=fixed or nms, nms=nms, threads=threads
+        )
     channels = made.card.in_channels
     takes = "normalized float32 (N, C, H, W)"
     if to in ("web", "native") or pictures:
@@ -181,7 +179,48 @@ def export(
         takes=takes,
         files=kept,
         notes=made.card.plan.notes,
+        task=made.card.task,
     )
+
+
+def _place(model: str, out: Path | None, to: Format) -> Path:
+    """Return the file or folder to write; raises InputError for one that cannot be, MissingExtraError early."""
+    from mobilenets import native, web
+    from mobilenets import runtime as runtimes
+
+    if to == "web":
+        return web.destination(model, out)
+    if to == "native":
+        return native.destination(model, out)
+    runtimes.choose(to)
+    return _destination(model, out, to)
+
+
+def _check_flags(
+    model: str, to: Format, *, images: int, tolerance: float | None, pictures: bool, fixed: bool, nms: bool
+) -> None:
+    """Raise InputError for flags out of range, or that contradict."""
+    from mobilenets import runtime as runtimes
+
+    if images < 1:
+        raise InputError(f"--images must be 1 or more, not {images}")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise InputError(f"--tolerance is a share of the logits' range, above 0 and below 1, not {tolerance}")
+    if runtimes.exported(model) is not None:
+        raise InputError(f"{model}: exported already: name the checkpoint it was made from")
+    if to in ("web", "native") and (pictures or fixed):
+        raise InputError("--pictures, --fixed: a page and C have both by themselves: leave them out")
+    if nms and to != "onnx":
+        raise InputError(f"--nms is for --to onnx: behind a file for {to}, predict and evaluate do it")
+
+
+def _check_task(card: Card, model: str, to: Format, *, nms: bool) -> None:
+    """Raise InputError for what is only for classifiers, or only for detectors."""
+    if nms and card.task != "detection":
+        raise InputError(f"--nms is for detectors, and {model} classifies pictures: leave it out")
+    if to in ("web", "native") and card.task == "detection":
+        what = "a page classifies" if to == "web" else "C is written of classifiers"
+        raise InputError(f"{model} finds boxes, and {what}: choose --to onnx, openvino or litert")
 
 
 def _export_file(
@@ -193,6 +232,7 @@ def _export_file(
     *,
     pictures: bool,
     fixed: bool,
+    nms: bool,
     threads: int | None,
 ) -> tuple[tuple[Path, ...], Parity]:
     """Write a file once it is proved; return what was written, and how far it is from its checkpoint."""
@@ -200,10 +240,10 @@ def _export_file(
 
     with TemporaryDirectory() as folder:  # nobody reads from `path` what has not been proved
         draft = Path(folder) / path.name
-        _write(made, to, draft, pictures=pictures, fixed=fixed)
+        _write(made, to, draft, pictures=pictures, fixed=fixed, nms=nms)
         parity, logits = prove(made, draft, shown, tolerance=allowed, threads=threads)
         card = with_facts(made.card, parity, shown, f"exported for {to}", _runtime_version(to))
-        files = _write(replace(made, card=card), to, draft, pictures=pictures, fixed=fixed)
+        files = _write(replace(made, card=card), to, draft, pictures=pictures, fixed=fixed, nms=nms)
         _check_again(draft, card, shown, logits[-len(shown.fitted) :])
         return _keep(files, path), parity
 
@@ -227,7 +267,9 @@ def _destination(model: str, out: Path | None, to: FileFormat) -> Path:
     return path
 
 
-def _write(checkpoint: Checkpoint, to: FileFormat, path: Path, *, pictures: bool, fixed: bool) -> tuple[Path, ...]:
+def _write(
+    checkpoint: Checkpoint, to: FileFormat, path: Path, *, pictures: bool, fixed: bool, nms: bool
+) -> tuple[Path, ...]:
     """Write a checkpoint's files, the one called `path` last; return their paths.
 
     Raises:
@@ -240,7 +282,7 @@ def _write(checkpoint: Checkpoint, to: FileFormat, path: Path, *, pictures: bool
         case "onnx":
             from mobilenets.formats.onnx_file import to_onnx
 
-            contents = {path.suffix: to_onnx(checkpoint, pictures=pictures, resolution=resolution)}
+            contents = {path.suffix: to_onnx(checkpoint, pictures=pictures, resolution=resolution, nms=nms)}
         case "openvino":
             from mobilenets.formats.openvino_file import to_openvino
 
