@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from mobilenets.show import ShowResult as ShowResult
     from mobilenets.show import show as show
     from mobilenets.train import train as train
+    from mobilenets.tune import TuneResult as TuneResult
+    from mobilenets.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -108,6 +110,7 @@ __all__ = [
     "ServeResult",
     "ShowResult",
     "TrainResult",
+    "TuneResult",
     "WeightsError",
     "bench",
     "classify",
@@ -126,6 +129,7 @@ __all__ = [
     "serve",
     "show",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -216,6 +220,7 @@ _HOMES = {
         "show",
     ),
     "mobilenets.train": ("train",),
+    "mobilenets.tune": ("TuneResult", "tune"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

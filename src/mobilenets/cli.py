@@ -42,6 +42,7 @@ VERBS: tuple[str, ...] = (
     "quantize",
     "export",
     "bench",
+    "tune",
     "fit",
     "diagnose",
     "prune",

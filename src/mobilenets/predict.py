@@ -48,8 +48,8 @@ def predict(
         images: Pictures, folders (with all below them) and patterns such as 'photos/*.jpg'.
         top: How many classes to name per picture, the likeliest first.
         min_score: With a detector: leave out boxes that it is less sure of, 0 to 1.
-        runtime: What computes: torch, onnx, openvino, litert, reference. The first installed by default; an exported
-            file has its own.
+        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The first installed by default; an
+            exported file has its own.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the answers do not depend on it.
         out: A folder to draw the pictures into, with their predictions beside them, or with the boxes on them.

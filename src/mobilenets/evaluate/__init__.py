@@ -51,8 +51,8 @@ def evaluate(
         data: A folder with one sub-folder a class, a CSV, an .npz, or digits, mnist, fashion_mnist, cifar10; for a
             detector VOC, COCO, YOLO, or a CSV with corners. Classes are matched with the model's by name, or by index
             where all are whole numbers.
-        runtime: What computes: torch, onnx, openvino, litert, reference. The first installed by default; an exported
-            file has its own.
+        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The first installed by default; an
+            exported file has its own.
         limit: Judge at most this many pictures, spread over the classes.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the result does not depend on it.
