@@ -96,6 +96,14 @@ def test_a_box_between_two_others_is_no_longer_in_the_way() -> None:
     assert nms(boxes, scores, 0.4).tolist() == [0, 2]
 
 
+def test_an_overlap_of_exactly_a_third_is_compared_as_torchvision_does() -> None:
+    """A third is larger in float32 than in float64, and so is "above a third" there."""
+    boxes, scores = np.array([[0, 0, 2, 1], [1, 0, 3, 1]], np.float32), np.array([0.9, 0.8], np.float32)
+    for threshold in (1 / 3, 0.3333, 0.3334, float(np.float32(1 / 3))):
+        assert nms(boxes, scores, threshold).tolist() == torch_nms(boxes, scores, threshold).tolist()
+    assert nms(boxes, scores, 1 / 3).tolist() == [0]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_boxes(count: int) -> None:
     boxes, scores = np.zeros((count, 4), np.float32), np.ones(count, np.float32)

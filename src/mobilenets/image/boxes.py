@@ -6,12 +6,14 @@ and which of them survive is its fixed point, so that no Python runs for each bo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 Boxes = NDArray[np.float32]
 
-BLOCK = 256
+BLOCK = 128
 """Candidates looked at together: their overlaps are a matrix of this side."""
 
 
@@ -101,20 +103,18 @@ def class_nms(
     return kept[:limit]
 
 
-def _by_falling_score(scores: NDArray[np.float32], wanted: int) -> list[NDArray[np.int64]]:
-    """Return all indices by falling score, in blocks; the first few are sorted apart from many more."""
-    several = max(4 * BLOCK, 8 * wanted)
-    if len(scores) <= 2 * several:
-        order = np.argsort(-scores, kind="stable")
-        return [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
-    edge = np.partition(scores, len(scores) - several)[len(scores) - several]
-    first = np.flatnonzero(scores >= edge)  # ties at the edge are all in, so that their order stays that of a full sort
-    rest = np.flatnonzero(scores < edge)
-    blocks = []
-    for part in (first, rest):
+def _by_falling_score(scores: NDArray[np.float32], wanted: int) -> Iterator[NDArray[np.int64]]:
+    """Yield all indices by falling score, in blocks; of many, the first are sorted apart, the rest when asked for."""
+    several = max(4 * BLOCK, 4 * wanted)
+    parts = [np.arange(len(scores))]
+    if len(scores) > 2 * several:
+        edge = np.partition(scores, len(scores) - several)[len(scores) - several]
+        # Ties at the edge are all among the first, so that their order stays that of a full sort.
+        parts = [np.flatnonzero(scores >= edge), np.flatnonzero(scores < edge)]
+    for part in parts:
         order = part[np.argsort(-scores[part], kind="stable")]
-        blocks += [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
-    return blocks
+        for start in range(0, len(order), BLOCK):
+            yield order[start : start + BLOCK]
 
 
 def _ranks(classes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,9 +130,15 @@ def _suppressed(
     boxes: Boxes, classes: NDArray[np.int64], by: NDArray[np.int64], which: NDArray[np.int64], threshold: float
 ) -> NDArray[np.bool_]:
     """Say which of `which` each of `by` would suppress: (len(by), len(which))."""
-    result: NDArray[np.bool_] = iou(boxes[by], boxes[which]) > np.float32(threshold)
+    result: NDArray[np.bool_] = iou(boxes[by], boxes[which]) > _rounded_down(threshold)
     result &= classes[by][:, None] == classes[which][None, :]
     return result
+
+
+def _rounded_down(threshold: float) -> np.float32:
+    """Return the largest float32 that is no larger: what is above the one is above the other, exact thirds too."""
+    nearest = np.float32(threshold)
+    return nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf))
 
 
 def _survivors(

@@ -90,7 +90,7 @@ class Decoder:
         self._resolution = layout.resolution
         self._values = layout.classes + 1
         self._counts = detector.anchors.counts
-        self._threshold = detector.score_threshold if score_threshold is None else score_threshold
+        self.score_threshold = detector.score_threshold if score_threshold is None else score_threshold
         self._nms_iou = detector.nms_iou if nms_iou is None else nms_iou
         self._most = detector.detections if detections is None else detections
         boxes = anchors(layout).T
@@ -135,14 +135,14 @@ class Decoder:
         """Return place, class and score wherever a class scores enough; logits are (values, A), background first."""
         count = logits.shape[1]
         if self._detector.scores == "sigmoid":
-            share = min(max(self._threshold, 1e-9), 1 - 1e-9)
+            share = min(max(self.score_threshold, 1e-9), 1 - 1e-9)
             chosen = np.flatnonzero(logits[1:].ravel() > np.float32(math.log(share / (1 - share))))
             scores = (1 / (1 + np.exp(-logits[1:].ravel()[chosen]))).astype(np.float32)
             return chosen % count, chosen // count, scores
         powers = np.exp(logits - logits.max(axis=0))
         totals = powers.sum(axis=0)
         objects = powers[1:]
-        chosen = np.flatnonzero((objects > totals * np.float32(self._threshold)).ravel())
+        chosen = np.flatnonzero((objects > totals * np.float32(self.score_threshold)).ravel())
         places = chosen % count
         return places, chosen // count, objects.ravel()[chosen] / totals[places]
 
