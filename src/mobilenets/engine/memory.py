@@ -63,7 +63,8 @@ class Memory:
     """An arena: its size, what lies where, and how much of it each step uses.
 
     Buffers are called as the operation whose output, or part of it, they hold; sums in progress `NAME.sums`, the
-    channel that a depthwise convolution goes through `NAME.channel`, what a section keeps of how far it is `NAME.state`, its first operation's.
+    channel that a depthwise convolution goes through `NAME.channel`, and what a section keeps of how far it is
+    `NAME.state`, by its first operation.
     `rings` is how many pixels there are in a streamed operation's buffer, where that is not the whole map.
     """
 

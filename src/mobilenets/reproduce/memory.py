@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mobilenets.arch import ARCHITECTURES, Plan, cost, plan
 from mobilenets.draw import FAINT, RIGHT, WRONG, figure_style, to_png
+from mobilenets.engine.memory import between_stages
 from mobilenets.reproduce.outcome import Reproduction, Row, Settings, compared
 
 SIDES = (112, 56, 28, 14, 7, 1)
@@ -84,11 +85,9 @@ def reproduce_v2_table3(_settings: Settings) -> Reproduction:
 
 
 def _between_blocks(layout: Plan) -> list[int]:
-    """Return the most channels that leave a block, or the pooling, at each of the sides."""
-    ends = {op.name for op in layout.ops if op.kind == "pool"}
-    blocks = {op.block: op.name for op in layout.ops if op.block}  # the last operation of each
-    ends |= set(blocks.values())
-    return [max(op.out[0] for op in layout.ops if op.name in ends and op.out[1] == side) for side in SIDES]
+    """Return the channels of the largest map that leaves a block, or the pooling, at each of the sides."""
+    sizes = between_stages(layout, "float16")
+    return [sizes[side] // (2 * side**2) for side in SIDES]
 
 
 def _shufflenet(groups: int) -> list[int]:
