@@ -33,8 +33,8 @@ def test_nms_is_torchvisions(seed: int, count: int, threshold: float, grid: bool
     """Also for boxes without area, equal boxes and equal scores, which whole pixels and few levels bring about."""
     random = np.random.default_rng(seed)
     boxes = drawn(random, count, grid=grid)
-    scores = random.uniform(size=count)
-    scores = (np.rint(scores * 20) / 20 if grid else scores).astype(np.float32)
+    drawn_scores = random.uniform(size=count)
+    scores: np.ndarray = (np.rint(drawn_scores * 20) / 20 if grid else drawn_scores).astype(np.float32)
     assert nms(boxes, scores, threshold).tolist() == torch_nms(boxes, scores, threshold).tolist()
 
 
