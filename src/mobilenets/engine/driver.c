@@ -1,6 +1,7 @@
 /* Runs a network: a list of steps, each made of strips that threads share. What kernels need of a runtime is here:
    scratch memory from an arena, and what to do when a check fails. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,10 +21,10 @@ typedef struct {
 
 typedef struct {
     kernel_t kernel;
-    void **arguments; /* the first one is the address of a pointer to the thread's scratch */
+    void **arguments; /* the first one is for the address of a pointer to the scratch of the thread that has it */
 } strip_t;
 
-/* Strips [first, first + count) of the list; strip i is for thread i modulo the number of threads. */
+/* Strips [first, first + count) of the list. */
 typedef struct {
     uint64_t first, count;
 } step_t;
@@ -43,14 +44,17 @@ typedef struct {
     uint64_t *nanoseconds; /* of each step of the last picture, or NULL: nobody wants to know */
 } program_t;
 
-typedef struct crew {
+/* What the threads of a program share. A strip belongs to who raises `ticket` from it to the next one. From the top,
+   it counts steps in 32 bits, so that an old ticket is good for nothing, then says which step in 16, and which strip. */
+typedef struct {
     program_t *program;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     pthread_t *workers;
     uint64_t hired;
-    atomic_ulong round, arrived, passed;
-    atomic_int failed;
+    atomic_ullong ticket;
+    atomic_ulong round, done;
+    atomic_int failed, running;
     int leave;
 } crew_t;
 
@@ -64,7 +68,7 @@ void *halide_malloc(void *context, size_t size) {
     scratch->used = start + size;
     if (scratch->used > scratch->peak) scratch->peak = scratch->used;
     if (scratch->used <= scratch->capacity) return scratch->base + start;
-    return aligned_alloc(ALIGN, (size / ALIGN + 1) * ALIGN); /* only in the first run, which finds out how much it takes */
+    return aligned_alloc(ALIGN, (size / ALIGN + 1) * ALIGN); /* in the first run alone */
 }
 
 void halide_free(void *context, void *memory) {
@@ -87,21 +91,27 @@ static void pause_a_little(void) {
 #endif
 }
 
-/* Wait until everybody is here. Threads are few and strips are short, so spin before sleeping. */
-static void meet(crew_t *crew) {
-    unsigned long count = crew->program->threads, phase = atomic_load(&crew->passed);
-    if (count == 1) return;
-    if (atomic_fetch_add(&crew->arrived, 1) + 1 == count) {
-        atomic_store(&crew->arrived, 0);
-        atomic_fetch_add(&crew->passed, 1);
-        return;
-    }
-    for (unsigned spins = 0; atomic_load(&crew->passed) == phase; spins++) {
-        if (spins < SPINS) pause_a_little();
-        else {
-            extern int sched_yield(void);
-            sched_yield();
-        }
+static void wait_a_little(unsigned spins) {
+    if (spins < SPINS) pause_a_little();
+    else sched_yield();
+}
+
+/* Take strips of the step in hand as long as there are any. */
+static void take(crew_t *crew, uint64_t thread) {
+    program_t *program = crew->program;
+    scratch_t *scratch = &program->scratch[thread];
+    unsigned long long ticket = atomic_load(&crew->ticket);
+    for (;;) {
+        step_t step = program->steps[ticket >> 16 & 0xffffu];
+        uint64_t at = ticket & 0xffffu;
+        if (at >= step.count) return;
+        if (!atomic_compare_exchange_weak(&crew->ticket, &ticket, ticket + 1)) continue;
+        strip_t strip = program->strips[step.first + at];
+        strip.arguments[0] = &scratch;
+        int failure = strip.kernel(strip.arguments);
+        if (failure) atomic_store(&crew->failed, failure);
+        atomic_fetch_add(&crew->done, 1);
+        ticket = atomic_load(&crew->ticket);
     }
 }
 
@@ -111,17 +121,15 @@ static uint64_t now(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static void work(crew_t *crew, uint64_t thread) {
+/* Lead through all steps: a thread that sleeps holds nobody up, unless it has a strip. */
+static void lead(crew_t *crew) {
     program_t *program = crew->program;
-    uint64_t *nanoseconds = thread ? NULL : program->nanoseconds, before = nanoseconds ? now() : 0;
+    uint64_t *nanoseconds = program->nanoseconds, before = nanoseconds ? now() : 0;
     for (uint64_t index = 0; index < program->step_count; index++) {
-        step_t step = program->steps[index];
-        for (uint64_t at = thread; at < step.count; at += program->threads) {
-            strip_t strip = program->strips[step.first + at];
-            int failure = strip.kernel(strip.arguments);
-            if (failure) atomic_store(&crew->failed, failure);
-        }
-        meet(crew);
+        atomic_store(&crew->done, 0);
+        atomic_store(&crew->ticket, ((atomic_load(&crew->ticket) >> 32) + 1) << 32 | index << 16);
+        take(crew, 0);
+        for (unsigned spins = 0; atomic_load(&crew->done) < program->steps[index].count; spins++) wait_a_little(spins);
         if (nanoseconds) {
             uint64_t after = now();
             nanoseconds[index] = after - before;
@@ -148,7 +156,15 @@ static void *serve(void *argument) {
         int leave = crew->leave;
         pthread_mutex_unlock(&crew->mutex);
         if (leave) return NULL;
-        work(crew, worker.thread);
+        unsigned long long old = 0;
+        unsigned spins = 0;
+        while (atomic_load(&crew->running)) {
+            take(crew, worker.thread);
+            unsigned long long ticket = atomic_load(&crew->ticket);
+            spins = ticket == old ? spins + 1 : 0;
+            old = ticket;
+            wait_a_little(spins);
+        }
     }
 }
 
@@ -175,6 +191,7 @@ crew_t *engine_open(program_t *program) {
     crew_t *crew = calloc(1, sizeof *crew);
     if (!crew) return NULL;
     crew->program = program;
+    atomic_init(&crew->ticket, 0xffff); /* no step has so many strips, so there is nothing to be had yet */
     crew->workers = calloc(program->threads, sizeof *crew->workers);
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->wake, NULL);
@@ -195,17 +212,19 @@ crew_t *engine_open(program_t *program) {
 int engine_run(crew_t *crew, char *pictures, char *answers, uint64_t count, uint64_t picture_bytes,
                uint64_t answer_bytes) {
     program_t *program = crew->program;
+    int failure = 0;
     atomic_store(&crew->failed, 0);
-    for (uint64_t index = 0; index < count; index++) {
+    atomic_store(&crew->running, 1);
+    call(crew, 0);
+    for (uint64_t index = 0; index < count && !failure; index++) {
         for (uint64_t at = 0; at < program->patch_count; at++) {
             patch_t patch = program->patches[at];
             *patch.place = patch.output ? answers + index * answer_bytes + patch.offset
                                         : pictures + index * picture_bytes + patch.offset;
         }
-        call(crew, 0);
-        work(crew, 0);
-        int failure = atomic_load(&crew->failed);
-        if (failure) return failure;
+        lead(crew);
+        failure = atomic_load(&crew->failed);
     }
-    return 0;
+    atomic_store(&crew->running, 0);
+    return failure;
 }

@@ -67,7 +67,6 @@ class Program:
         self._picture_bytes = network.sizes[INPUT] * 4
         places = {name: int(self._arena.ctypes.data) + offset for name, offset in offsets.items()}
         self._patches: list[tuple[int, int, int]] = []
-        self._contexts = np.zeros(threads, np.uint64)
         self._scratch = np.zeros((threads, _SCRATCH), np.uint8)
         self.scratch_bytes = 0
         strips, steps = self._lay_out(network.calls, places)
@@ -97,16 +96,14 @@ class Program:
         """Return what the driver's strip_t and step_t say, as arrays of 64-bit numbers."""
         strips: list[tuple[int, int]] = []
         steps: list[tuple[int, int]] = []
-        self._contexts[:] = [self._scratch[thread].ctypes.data for thread in range(self._threads)]
         for call in calls:
             function = ctypes.cast(self._library[f"{self._symbols[call.kernel]}_argv"], ctypes.c_void_p).value
             assert function is not None
             shared = [self._buffer(argument, places) for argument in call.arguments]
             first = len(strips)
-            for thread, (start, extent) in enumerate(cuts(call.axis, self._threads)):
+            for start, extent in cuts(call.axis, self._threads):
                 out = self._buffer(call.out, places, (call.axis.place, start, extent))
-                context = self._contexts[thread : thread + 1].ctypes.data
-                strips.append((function, self._block.add(np.array([context, *shared, out], np.uint64))))
+                strips.append((function, self._block.add(np.array([0, *shared, out], np.uint64))))
             steps.append((first, len(strips) - first))
         return np.array(strips, np.uint64), np.array(steps, np.uint64)
 

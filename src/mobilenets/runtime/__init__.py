@@ -98,7 +98,7 @@ def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: in
     >>> load("mobilenet_v2", runtime="abacus")
     Traceback (most recent call last):
     mobilenets.errors.InputError: no runtime is called 'abacus': there is torch, openvino, onnx, litert, engine, reference
-    """
+    """  # noqa: E501
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, not {threads}")
     name = choose(runtime, model)
