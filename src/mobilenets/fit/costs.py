@@ -1,7 +1,8 @@
 """What of an operation its time depends on, as numbers that add up over a network.
 
-Kernels work on whole vectors of channels, so work is counted for channel counts rounded up to 16. What is known of an
-operation beside its multiply-adds, what it reads and writes, is counted too: much of a MobileNet is bound by memory.
+Many kernels work on whole vectors of channels, others do not: so work is counted for channel counts rounded up to 16,
+and as it is, and the table tells which of them costs time. What an operation reads and writes is counted beside its
+multiply-adds: much of a MobileNet is bound by memory.
 """
 
 from __future__ import annotations
@@ -60,12 +61,14 @@ def _of(op: Op) -> dict[str, float]:
         kind = f"depthwise {op.kernel}x{op.kernel} stride {op.stride}"
         sums = {kind: 1, f"{kind} multiply-adds": out * pixels * op.kernel**2}
         moved = {"depthwise read": into * read, "depthwise written": out * pixels, "depthwise rows": out * height}
+        moved |= {f"depthwise {op.kernel}x{op.kernel} unrounded": channels * pixels * op.kernel**2}
     elif op.kernel > 1:
         sums = {"full": 1, "full multiply-adds": out * pixels * source * op.kernel**2}
         moved = {"full written": out * pixels}
     else:
         products = out * into * pixels
         sums = {"pointwise": 1, "pointwise multiply-adds": products}
+        sums |= {"pointwise unrounded": channels * source * pixels, "pointwise numbers": channels * pixels}
         sums |= {"pointwise small": products} if pixels <= SMALL_MAP else {}
         sums |= {"pointwise thin": products} if out <= THIN else {}
         moved = {"pointwise read": into * pixels, "pointwise written": out * pixels, "pointwise weights": out * into}
