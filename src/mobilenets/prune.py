@@ -127,6 +127,8 @@ def prune(
 
     _check_flags(dead=dead, silent=silent, data=data, images=images)
     source = runtime.resolve(model)
+    if source.card.task == "detection":
+        raise InputError(f"{model} finds boxes, and only classifiers are pruned: prune the classifier it is made of")
     if source.card.precision != "float32":
         raise CheckpointError(
             f"{model}: {source.card.precision}: prune the float32 checkpoint that it was made from, then quantize again"
