@@ -95,9 +95,9 @@ def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: in
         WeightsError: no weights are published under that name, or they cannot be had.
         MissingExtraError: the runtime is not installed.
 
-    >>> load("mobilenet_v2", runtime="abacus")
+    >>> load("mobilenet_v2", runtime="onyx")
     Traceback (most recent call last):
-    mobilenets.errors.InputError: no runtime is called 'abacus': there is torch, openvino, onnx, litert, engine, reference
+    mobilenets.errors.InputError: no runtime is called 'onyx': did you mean onnx?
     """  # noqa: E501
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, not {threads}")
