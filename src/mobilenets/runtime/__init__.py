@@ -98,7 +98,7 @@ def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: in
     >>> load("mobilenet_v2", runtime="onyx")
     Traceback (most recent call last):
     mobilenets.errors.InputError: no runtime is called 'onyx': did you mean onnx?
-    """  # noqa: E501
+    """
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, not {threads}")
     name = choose(runtime, model)
