@@ -55,6 +55,7 @@ def test_learns_and_leaves_everything_behind(tiny: Tiny, tmp_path: Path) -> None
         "history.json",
         "curves.png",
         "report.html",
+        "report.json",
         "tensorboard",
     }
     history = json.loads((out / "history.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from mobilenets.data.boxed import BoxedPictures
 from mobilenets.detections import DetectionReport
+from mobilenets.files import write_atomically
 from mobilenets.image.detection import Found
 from mobilenets.machine import describe_machine
 from mobilenets.report.boxes import examples, write_box_report
@@ -23,7 +25,10 @@ def write_page(
     history: Sequence[Mapping[str, Any]],
     decisions: Decisions,
 ) -> list[Path]:
-    """Write report.html: curves, precision and recall, classes, pictures with the most mistakes, recipe, command."""
+    """Write report.html: curves, precision and recall, classes, pictures with the most mistakes, recipe, command.
+
+    The report's numbers are in report.json, for programs.
+    """
     page = write_box_report(
         out / "report.html",
         report,
@@ -33,4 +38,5 @@ def write_page(
         command=f"{decisions.request.command} --out {shlex.quote(str(out))}",
         machine={**describe_machine(), "computed as": str(decisions.speed), "threads": decisions.threads},
     )
+    write_atomically(out / "report.json", json.dumps(report.to_json()) + "\n")
     return [page]
