@@ -255,6 +255,8 @@ def test_what_cannot_be_served(colours: Path, colour_checkpoint: Checkpoint, tmp
         taken.listen()
         with pytest.raises(InputError, match="cannot listen there"):
             mobilenets.serve(str(colours), port=taken.getsockname()[1])
+    with pytest.raises(InputError, match="from 0 to 65535"):
+        mobilenets.serve(str(colours), port=99_999)
     with pytest.raises(InputError, match="--queue must be"):
         mobilenets.serve(str(colours), queue=3)
     with pytest.raises(InputError, match="printable ASCII"):

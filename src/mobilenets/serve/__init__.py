@@ -57,7 +57,7 @@ def serve(
     max_megapixels: int = 50,
     api_key: str | None = None,
     api_key_file: Path | None = None,
-    allow_host: tuple[str, ...] = (),
+    allow_host: tuple[str, ...] | None = None,
     quiet: bool = False,
 ) -> ServeResult:
     """Answer over HTTP, for programs and, with a page, for people, until told to end.
@@ -102,7 +102,7 @@ def serve(
         deadline_s=timeout,
     )
     key = _key(api_key, api_key_file)
-    return run(models, host, port, runtime, threads, limits, key, allow_host, quiet=quiet)
+    return run(models, host, port, runtime, threads, limits, key, allow_host or (), quiet=quiet)
 
 
 _PACKAGES = {

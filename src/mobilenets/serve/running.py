@@ -74,6 +74,8 @@ def server_for(app: ASGIApp, state: State, limits: Limits) -> Server:
 
 def bound(host: str, port: int) -> socket.socket:
     """Return a socket that has the address and does not listen yet; raises InputError where it cannot be had."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -83,8 +85,8 @@ def bound(host: str, port: int) -> socket.socket:
         except BaseException:
             listener.close()
             raise
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise InputError(f"{host}:{port}: cannot listen there ({reason}): choose another --host or --port") from None
     return listener
 
