@@ -13,9 +13,17 @@ static inline value_t code(float steps, const operation_t *op) {
     return (value_t)((int32_t)nearest(steps) + op->zero);
 }
 
-static void finish(value_t *out, const int32_t *sums, const float *factors, int count, const operation_t *op) {
+static void finish(value_t *restrict out, const int32_t *restrict sums, const float *restrict factors, int count,
+                   const operation_t *op) {
     const uint8_t *table = op->table < 0 ? NULL : (const uint8_t *)WEIGHTS + op->table;
-    for (int j = 0; j < count; j++) out[j] = code((float)sums[j] * factors[j], op);
+    const float low = (float)(op->low - op->zero), high = (float)(op->high - op->zero);
+    const int zero = op->zero;
+    for (int j = 0; j < count; j++) {
+        float steps = (float)sums[j] * factors[j];
+        steps = steps < low ? low : steps;
+        steps = steps > high ? high : steps;
+        out[j] = (value_t)((int32_t)nearest(steps) + zero);
+    }
     if (table != NULL)
         for (int j = 0; j < count; j++) out[j] = table[out[j]];
 }
@@ -68,7 +76,7 @@ static void products(int32_t (*sums)[SPAN], value_t *const *x, int pixels, const
             for (int k = whole; k < channels; k++) sums[p][j] += x[p][k] * w[(size_t)whole * SPAN + 4 * j + k - whole];
 }
 
-static void tap(int32_t *sums, const value_t *x, const int8_t *w, int count, int zero) {
+static void tap(int32_t *restrict sums, const value_t *restrict x, const int8_t *restrict w, int count, int zero) {
     for (int j = 0; j < count; j++) sums[j] += (int16_t)((int16_t)(x[j] - zero) * w[j]);
 }
 
