@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mobilenets.arch import Plan
 from mobilenets.average_precision import measure_boxes
 from mobilenets.checkpoint import Card, Checkpoint
-from mobilenets.compress.arithmetic import BATCH, FloatArithmetic, Int8Arithmetic, run
+from mobilenets.compress.arithmetic import BATCH, Arithmetic, FloatArithmetic, Int8Arithmetic, run
 from mobilenets.compress.judging import fitted
 from mobilenets.data import Pictures
 from mobilenets.data.boxed import BoxedPictures
@@ -88,7 +88,7 @@ def judge_both(real: Checkpoint, quantized: Checkpoint, pictures: Pictures, *, s
         InputError: no picture can be read; with `strict`, any.
     """
     card = real.card
-    networks = (
+    networks: tuple[tuple[Plan, Arithmetic], ...] = (
         (card.plan, FloatArithmetic(card, folded(real))),
         (quantized.card.plan, Int8Arithmetic(quantized)),
     )
