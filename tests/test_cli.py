@@ -341,7 +341,7 @@ class TestVerbs:
 
 def test_commands_are_the_public_functions() -> None:
     public = [name for name in mobilenets.__all__ if inspect.isfunction(getattr(mobilenets, name))]
-    assert set(public) - {"classify", "load", "open_data"} == set(VERBS)
+    assert set(public) - {"classify", "detect", "load", "open_data"} == set(VERBS)
 
 
 # Whatever a start needs and no more: these take seconds to import.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +68,11 @@ def test_other_tiles_compute_the_same_shape(name: str) -> None:
     layout = plan(ARCHITECTURES[name], resolution=96)
     chance = random.Random(1)
     for call in lower(layout, random_layers(layout), WIDE).calls:
-        if isinstance(call.kernel, Fused | Convolution | Linear | Pointwise):
-            assert chosen(call.kernel, choice(call.kernel)) == call.kernel
-            changed = chosen(call.kernel, other(call.kernel, WIDE, chance))
-            assert shape(changed) == shape(call.kernel)
+        kernel: Any = call.kernel
+        tiled = isinstance(kernel, Fused | Convolution | Linear | Pointwise)
+        if tiled:
+            assert chosen(kernel, choice(kernel)) == kernel
+            assert shape(chosen(kernel, other(kernel, WIDE, chance))) == shape(kernel)
 
 
 def test_near_tiles_fit_the_registers() -> None:

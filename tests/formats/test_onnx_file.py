@@ -177,7 +177,8 @@ def test_each_int8_operation_is_the_references_within_one_code(
         assert difference.max() <= 1, op.name
         different, total = different + int(np.count_nonzero(difference)), total + difference.size
     assert different < 1e-3 * total
-    np.testing.assert_array_equal(codes["logits"], by.leave(codes[checkpoint.card.plan.ops[-1].name]))
+    last = checkpoint.card.plan.ops[-1]
+    np.testing.assert_array_equal(codes["logits"], by.leave(last, codes[last.name]))
 
 
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])

@@ -123,7 +123,7 @@ def test_xnnpack_computes_the_whole_graph(
         delegates = [each for each in interpreter._get_ops_details() if each["op_name"] == "DELEGATE"]
         assert len(delegates) == 1
         assert predictor._source["index"] in delegates[0]["inputs"]
-        assert list(delegates[0]["outputs"]) == [predictor._target["index"]]
+        assert list(delegates[0]["outputs"]) == [target["index"] for target in predictor._targets]
 
 
 def test_a_closed_predictor_refuses(random_network: RandomNetwork, batch: np.ndarray) -> None:

@@ -232,7 +232,7 @@ def test_weights_fit_a_form_with_other_strides(tiny: Tiny, tiny_model: str, tmp_
     save(Checkpoint(card, to_tensors(build(card.plan))), tmp_path / "paper.safetensors")
     options = {"weights": str(tmp_path / "paper.safetensors"), "epochs": 1}
     train(**tiny(out=tmp_path / "run", model=small.name, **options))
-    assert read_card(tmp_path / "run" / "last.safetensors").arch == small
+    assert read_card(tmp_path / "run" / "last.safetensors").arch.rows == small.rows
     with pytest.raises(InputError, match="these are of mobilenet_v2, not of mobilenet_v2_mnist"):
         train(**tiny(out=tmp_path / "other", model="mobilenet_v2_mnist", **options))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenets.fit.budget import Budget
-from mobilenets.fit.candidates import Candidate
 from mobilenets.results import file_lines, json_number
 from mobilenets.text import duration, percent, printable, table
+
+if TYPE_CHECKING:
+    from mobilenets.fit.candidates import Candidate  # with numpy, which --help does without
 
 
 @dataclass(frozen=True)

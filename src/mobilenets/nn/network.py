@@ -163,7 +163,7 @@ def build(layout: Plan) -> Network:
             nn.init.zeros_(module.bias)
     for op in layout.ops:
         if op.row >= len(layout.arch.rows):
-            nn.init.normal_(network.get_submodule(op.name).weight, 0.0, 0.03)
+            nn.init.normal_(network.get_parameter(f"{op.name}.weight"), 0.0, 0.03)
     return network
 
 

@@ -85,8 +85,8 @@ def sample(network: Network, preprocess: Preprocess) -> tuple[NDArray[np.uint8],
 def _best(layout: Plan, answers: Array) -> NDArray[np.int64]:
     """Return the best class: of every picture, (N,), or of every anchor in it, (N, anchors)."""
     if layout.arch.detector is None:
-        return answers.argmax(1)
-    return by_anchor(layout, answers)[1].argmax(2)
+        return np.asarray(answers.argmax(1), np.int64)
+    return np.asarray(by_anchor(layout, answers)[1].argmax(2), np.int64)
 
 
 def _run(reference: Callable[[Array], Array], batch: Array) -> Array:
