@@ -135,7 +135,7 @@ def _costs(matrix: Values, ms: Values) -> Values:
 def non_negative(matrix: Values, target: Values) -> Values:
     """Return the x >= 0 with the least |matrix x - target|: Lawson and Hanson's active sets (1974, chapter 23).
 
-    >>> non_negative(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([2.0, -1.0])).tolist()
+    >>> non_negative(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([2.0, -1.0])).round(9).tolist()
     [2.0, 0.0]
     """
     count = matrix.shape[1]

@@ -94,6 +94,7 @@ function wishes(view) {
 /** Ask the views' models about the picture that is shown. */
 async function ask(asked = views) {
   const [mine, picture] = [turn, current];
+  if (!picture) return; // a slider was moved, and meanwhile the camera began
   for (const view of asked) {
     const { model } = view;
     const slow = setTimeout(() => view.wait("Looking"), 250);
