@@ -79,7 +79,7 @@ Open = Callable[..., Visit]
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Open]:
+def visit(browser: Browser, service: object, hosted: object) -> Iterator[Open]:  # noqa: ARG001  # pages close before servers
     """Return a function that opens an address: (address, *, width=1280, height=800, scheme="light")."""
     visits: list[Visit] = []
 

@@ -38,7 +38,7 @@ def served(random_network: Callable[..., Checkpoint], tmp_path: Path) -> Iterato
         process.communicate(timeout=60)
 
 
-def test_a_picture_is_answered_and_explained(visit: Any, served: tuple[str, str], flags: list[Path]) -> None:
+def test_a_picture_is_answered_and_explained(served: tuple[str, str], visit: Any, flags: list[Path]) -> None:
     address, model = served
     page = visit(address)
     page.ready()
@@ -53,7 +53,7 @@ def test_a_picture_is_answered_and_explained(visit: Any, served: tuple[str, str]
     assert page.page.locator(".judged").is_hidden()
 
 
-def test_what_the_service_refuses_is_shown(visit: Any, served: tuple[str, str], tmp_path: Path) -> None:
+def test_what_the_service_refuses_is_shown(served: tuple[str, str], visit: Any, tmp_path: Path) -> None:
     page = visit(served[0])
     page.ready()
     bad = tmp_path / "notes.png"
