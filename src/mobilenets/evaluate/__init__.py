@@ -14,9 +14,6 @@ from mobilenets.errors import InputError, MissingExtraError
 from mobilenets.results import Report
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from mobilenets.checkpoint import Card
     from mobilenets.data import Data, Pictures
     from mobilenets.metrics import Judged
@@ -179,38 +176,18 @@ class _Outcome:
 
 
 def _judge_all(predictor: Predictor, pictures: Pictures, batch_size: int, *, strict: bool) -> _Outcome:
-    from mobilenets.data.scan import followed
-    from mobilenets.image.preprocess import fit
+    from mobilenets.evaluate.reading import readable
     from mobilenets.metrics import join, judge
     from mobilenets.runtime import feed
-
-    preprocess = predictor.card.preprocess
-
-    def read(index: int) -> tuple[int, npt.NDArray[np.uint8] | InputError]:
-        try:
-            return index, fit(pictures.picture(index), preprocess)
-        except InputError as error:
-            return index, error
 
     started = perf_counter()
     parts: list[Judged] = []
     places: list[int] = []
     broken: list[str] = []
-    everything = followed(range(len(pictures)), "judging pictures")
-    for batch in feed.batches(feed.prepared(everything, read, ahead=2 * batch_size), batch_size):
-        fitted = {}
-        for index, picture in batch:
-            if not isinstance(picture, InputError):
-                fitted[index] = picture
-            elif strict:
-                raise picture
-            else:
-                broken.append(f"{picture} (skipped)")
+    for fitted in readable(pictures, predictor.card.preprocess, batch_size, broken, strict=strict):
         logits = feed.logits_of(predictor, list(fitted.values()))
         parts.append(judge(logits, [pictures.target(index) for index in fitted]))
         places += fitted
-    if not places:
-        raise InputError(f"none of the {len(pictures)} pictures can be read: {broken[0]}")
     return _Outcome(join(parts), pictures.take(places), tuple(broken), perf_counter() - started)
 
 

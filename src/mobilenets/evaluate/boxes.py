@@ -8,18 +8,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mobilenets.average_precision import measure_boxes
 from mobilenets.data import Pictures
 from mobilenets.data.boxed import BoxedPictures
-from mobilenets.data.scan import followed
 from mobilenets.detections import DetectionReport
-from mobilenets.errors import InputError
+from mobilenets.evaluate.reading import readable
 from mobilenets.image.detection import Found
-from mobilenets.image.preprocess import fit
-from mobilenets.runtime import Predictor, feed
+from mobilenets.runtime import Predictor
 from mobilenets.runtime.finding import Finder
 
 
@@ -62,30 +57,12 @@ def _find_all(
     predictor: Predictor, pictures: BoxedPictures, batch_size: int, *, strict: bool
 ) -> tuple[dict[int, Found], list[str]]:
     """Return what is found on each picture that can be read, by index, and a line for each of the others."""
-    preprocess, finder = predictor.card.preprocess, Finder(predictor)
-
-    def read(index: int) -> tuple[int, npt.NDArray[np.uint8] | InputError]:
-        try:
-            return index, fit(pictures.picture(index), preprocess)
-        except InputError as error:
-            return index, error
-
+    finder = Finder(predictor)
     everything: dict[int, Found] = {}
     broken: list[str] = []
-    indices = followed(range(len(pictures)), "judging pictures")
-    for batch in feed.batches(feed.prepared(indices, read, ahead=2 * batch_size), batch_size):
-        fitted = {}
-        for index, picture in batch:
-            if not isinstance(picture, InputError):
-                fitted[index] = picture
-            elif strict:
-                raise picture
-            else:
-                broken.append(f"{picture} (skipped)")
+    for fitted in readable(pictures, predictor.card.preprocess, batch_size, broken, strict=strict):
         found = finder.find(list(fitted.values()), [pictures.size(index) for index in fitted])
         everything.update(zip(fitted, found, strict=True))
-    if not everything:
-        raise InputError(f"none of the {len(pictures)} pictures can be read: {broken[0]}")
     return everything, broken
 
 
