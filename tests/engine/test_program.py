@@ -18,6 +18,7 @@ from mobilenets.engine.folding import folded
 from mobilenets.engine.library import host
 from mobilenets.engine.lowering import Axis, lower, resized
 from mobilenets.engine.program import Program, cuts
+from mobilenets.engine.scratch import scratch_bytes
 
 pytest.importorskip("halide", reason="the extra `engine` is not installed")
 Networks = Callable[..., Checkpoint]
@@ -108,12 +109,26 @@ def test_threads_with_programs_of_their_own_do_not_disturb_one_another(random_ne
         np.testing.assert_array_equal(answers, expected)
 
 
-def test_after_the_first_picture_scratch_memory_does_not_grow(random_network: Networks) -> None:
-    checkpoint = random_network("mobilenet_v2")
-    with ready(checkpoint, (48, 48)) as program:
-        program.run(noise(checkpoint, (48, 48)))
-        peaks = program._scratch[:, 24:32].copy().view(np.uint64)
-        assert 0 < int(peaks.max()) <= program.scratch_bytes
+@pytest.mark.parametrize(
+    ("name", "sides"), [("mobilenet_v2", (48, 48)), ("mobilenet_v3_small", (48, 48)), ("mobilenet_v1", (40, 300))]
+)
+def test_kernels_take_the_scratch_memory_that_was_planned(
+    name: str, sides: tuple[int, int], random_network: Networks
+) -> None:
+    """To the byte: every kernel alone, and so the program."""
+    checkpoint = random_network(name)
+    machine = host().machine
+    network = lower(resized(checkpoint.card.plan, sides), folded(checkpoint), machine)
+    with ready(checkpoint, sides) as program:
+        taken = []
+        steps, batch = int(program._program[1]), noise(checkpoint, sides, 1)
+        for index, call in enumerate(network.calls):
+            program._program[[1, 4]] = steps + 16 * index, 1  # this step and no other
+            program._scratch[0, 24:32] = 0
+            program.run(batch)
+            taken.append(int(program._scratch[0, 24:32].view(np.uint64)[0]))
+            assert taken[-1] == scratch_bytes([call.kernel], machine), call.kernel
+        assert max(taken) == program.scratch_bytes
 
 
 def test_machine_code_is_made_once(

@@ -11,11 +11,14 @@
 
 typedef int (*kernel_t)(void **arguments);
 
-/* One thread's scratch memory; it grows upwards and is empty between strips. */
+#define MOST_BLOCKS 16u /* that a kernel has at a time */
+
+/* One thread's scratch memory: blocks upon one another, what is freed at the top given out again at once, so that it
+   is still in the cache. Empty between strips. `message` is of a check that failed. */
 typedef struct {
     char *base;
-    uint64_t capacity, used, peak;
-    int64_t live;
+    uint64_t capacity, used, peak, depth;
+    uint64_t begin[MOST_BLOCKS], freed[MOST_BLOCKS];
     char message[256];
 } scratch_t;
 
@@ -64,18 +67,25 @@ typedef struct {
 void *halide_malloc(void *context, size_t size) {
     scratch_t *scratch = context;
     uint64_t start = (scratch->used + ALIGN - 1) / ALIGN * ALIGN;
-    scratch->live++;
+    if (start + size > scratch->peak) scratch->peak = start + size;
+    if (start + size > scratch->capacity || scratch->depth == MOST_BLOCKS)
+        return aligned_alloc(ALIGN, (size / ALIGN + 1) * ALIGN); /* not planned, yet not wrong */
+    scratch->begin[scratch->depth] = start;
+    scratch->freed[scratch->depth++] = 0;
     scratch->used = start + size;
-    if (scratch->used > scratch->peak) scratch->peak = scratch->used;
-    if (scratch->used <= scratch->capacity) return scratch->base + start;
-    return aligned_alloc(ALIGN, (size / ALIGN + 1) * ALIGN); /* in the first run alone */
+    return scratch->base + start;
 }
 
 void halide_free(void *context, void *memory) {
     scratch_t *scratch = context;
     char *at = memory;
-    if (memory && (at < scratch->base || at >= scratch->base + scratch->capacity)) free(memory);
-    if (--scratch->live == 0) scratch->used = 0;
+    if (at < scratch->base || at >= scratch->base + scratch->capacity) {
+        free(memory);
+        return;
+    }
+    for (uint64_t block = 0; block < scratch->depth; block++)
+        if (scratch->base + scratch->begin[block] == at) scratch->freed[block] = 1;
+    while (scratch->depth && scratch->freed[scratch->depth - 1]) scratch->used = scratch->begin[--scratch->depth];
 }
 
 void halide_error(void *context, const char *message) {

@@ -39,6 +39,7 @@ from mobilenets.engine.forms import (
 )
 from mobilenets.engine.kernels import Dense, Depthwise, Fused, cases
 from mobilenets.engine.schedules import Machine
+from mobilenets.engine.scratch import ring_rows
 
 
 def fused(kernel: Fused, machine: Machine) -> Generated:
@@ -195,9 +196,3 @@ def _rows(kernel: Fused, spatial: Any, first: _First | None, machine: Machine, a
     if first is not None:
         first.schedule(spatial, CO, kernel, ring_rows(kernel), None)
     return out
-
-
-def ring_rows(kernel: Fused) -> int:
-    """Return how many rows of the first convolution a fused kernel keeps: those that a step reads and no more."""
-    window = kernel.depthwise.window
-    return min(kernel.inner_sides[0], (kernel.rows - 1) * window.stride + window.kernel)

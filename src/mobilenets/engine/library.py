@@ -33,7 +33,7 @@ from mobilenets.machine import vector_instructions
 DRIVER = Path(__file__).with_name("driver.c")
 _SOURCES = (
     *("driver.c", "forms.py", "generate.py", "generate_fused.py", "generate_plain.py", "kernels.py"),
-    "schedules.py",  # the machine's registers take part; tiles are in the kernels
+    *("schedules.py", "scratch.py"),  # the machine's registers take part, and how many rows are kept
 )
 _EXTRA = "engine"
 

@@ -18,6 +18,7 @@ import numpy as np
 from mobilenets.engine.arena import Buffer, arrange, total
 from mobilenets.engine.library import EngineError, Target, load, names
 from mobilenets.engine.lowering import INPUT, Axis, Call, Network, View
+from mobilenets.engine.scratch import scratch_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 ALIGN = 128  # bytes: two cache lines, and more than any vector
 _FLOAT32 = 0x0001_20_02  # halide_type_t: code 2 (float), 32 bits, 1 lane
 _DIMENSION, _BUFFER = 16, 56  # bytes of Halide's halide_dimension_t and halide_buffer_t
-_SCRATCH = 5 * 8 + 256  # of scratch_t
+_SCRATCH = (5 + 2 * 16) * 8 + 256  # of scratch_t
 
 
 class _Block:
@@ -67,8 +68,11 @@ class Program:
         self._picture_bytes = network.sizes[INPUT] * 4
         places = {name: int(self._arena.ctypes.data) + offset for name, offset in offsets.items()}
         self._patches: list[tuple[int, int, int]] = []
+        self.scratch_bytes = scratch_bytes(kernels, target.machine)
+        self._extra = [_aligned(self.scratch_bytes) for _ in range(threads)]
         self._scratch = np.zeros((threads, _SCRATCH), np.uint8)
-        self.scratch_bytes = 0
+        for row, memory in zip(self._scratch, self._extra, strict=True):
+            row[:16].view(np.uint64)[:] = (memory.ctypes.data, self.scratch_bytes)
         strips, steps = self._lay_out(network.calls, places)
         patches = np.array(self._patches, np.uint64).reshape(-1, 3)
         self._program = np.array(
@@ -83,7 +87,7 @@ class Program:
         )
         self._crew = 0
         self._declare()
-        self._warm_up()
+        self._open()
 
     def _declare(self) -> None:
         pointer, count = ctypes.c_void_p, ctypes.c_uint64
@@ -137,16 +141,6 @@ class Program:
             self._patches.append((address + 16, offset + shift, int(output)))
         return address
 
-    def _warm_up(self) -> None:
-        """Find out with a black picture how much scratch memory the kernels take, and get it."""
-        self._open()
-        self.run(np.zeros((1, self._picture_bytes // 4), np.float32))
-        peaks = self._scratch[:, 24:32].copy().view(np.uint64)
-        self.scratch_bytes = int(peaks.max())
-        self._extra = [_aligned(self.scratch_bytes) for _ in range(self._threads)]
-        for row, memory in zip(self._scratch, self._extra, strict=True):
-            row[:32].view(np.uint64)[:] = (memory.ctypes.data, self.scratch_bytes, 0, 0)
-
     def _open(self) -> None:
         self._crew = self._library.engine_open(self._program.ctypes.data) or 0
         if not self._crew:
@@ -164,7 +158,7 @@ class Program:
             self.answer_size * 4,
         )
         if failed:
-            messages = [bytes(row[40:]).split(b"\0")[0].decode(errors="replace") for row in self._scratch]
+            messages = [bytes(row[-256:]).split(b"\0")[0].decode(errors="replace") for row in self._scratch]
             raise EngineError(f"a kernel failed ({failed}): {' '.join(filter(None, messages)) or 'no message'}")
         return answers
 
