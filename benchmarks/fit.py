@@ -75,9 +75,10 @@ def latency(runtime: str, precision: str, path: Path, networks: int) -> None:
     table = tabulate(table_for(path), configuration, islice(probes(), networks), path=path, say=say)
     model = latency_model(table.of(configuration))
     asked = unseen()
-    own = Table()
+    apart = path.with_suffix(".unseen.json")
+    own = table_for(apart)
     for _ in range(ATTEMPTS):  # what was disturbed is measured again
-        own = tabulate(own, configuration, asked, effort=Effort(rounds=15), say=say)
+        own = tabulate(own, configuration, asked, path=apart, effort=Effort(rounds=15), say=say)
     measured = own.of(configuration)
     rows: list[dict[str, Any]] = []
     for each in measured:

@@ -17,7 +17,7 @@ from mobilenets.bench import tabulation
 from mobilenets.bench.configuration import Configuration, Job
 from mobilenets.bench.probes import like, probes
 from mobilenets.bench.table import Table, Timed, read_table, shape, table_for, write_table
-from mobilenets.bench.tabulate import Effort, tabulate
+from mobilenets.bench.tabulate import Effort, Times, tabulate
 from mobilenets.errors import InputError
 from mobilenets.machine import describe_machine
 
@@ -108,9 +108,9 @@ def test_a_table_is_filled_by_running_and_kept_after_each_group(
 
 
 def test_a_busy_machine_is_asked_again_and_the_quietest_attempt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts = iter([[(4.0, 4.0), (8.0, 8.0)], [(2.1, 2.0), (5.0, 4.9)]])
+    attempts = iter([[Times(4.0, 4.0), Times(8.0, 8.0)], [Times(2.1, 2.0), Times(5.0, 4.9)]])
 
-    def measured(jobs: Sequence[Job], effort: Effort) -> list[tuple[float, float]]:
+    def measured(jobs: Sequence[Job], effort: Effort) -> list[Times]:
         assert len(jobs) == 2
         assert effort.rounds == 3
         return next(attempts)
@@ -130,9 +130,9 @@ def test_time_that_is_up_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_verb_fills_a_file_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(jobs: Sequence[Job], effort: Effort) -> list[tuple[float, float]]:
+    def measured(jobs: Sequence[Job], effort: Effort) -> list[Times]:
         assert effort.rounds == 10
-        return [(1.1 + index, 1.0 + index) for index in range(len(jobs))]
+        return [Times(1.1 + index, 1.0 + index) for index in range(len(jobs))]
 
     monkeypatch.setattr(tabulating, "measured", measured)
     monkeypatch.setattr(tabulation, "probes", lambda: iter([small(0.25), small(0.5), small(1.0)]))

@@ -23,7 +23,8 @@ from mobilenets.fit.budget import Budget, read_bytes
 from mobilenets.fit.candidates import Grid, candidates, plain_card
 from mobilenets.fit.device import Device
 from mobilenets.fit.flash import flash_bytes
-from mobilenets.fit.latency import latency_model, non_negative
+from mobilenets.fit.latency import latency_model
+from mobilenets.fit.regression import non_negative
 from mobilenets.fit.result import FitResult
 
 ONNX = {precision: Configuration("onnx", precision, 1) for precision in ("float32", "int8")}

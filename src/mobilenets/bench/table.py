@@ -35,12 +35,16 @@ class Timed:
     """A network and its milliseconds: of the quieter half of the rounds, and the least of all runs.
 
     `watch_ms` is what the network that is measured with all others took beside it: whether the machine was quiet.
+    `parts_ms` is what the runtime's profiler says of its operations, in the plan's order, and last of all that the
+    runtime does beside them, such as reordering; empty where there is no profiler. Together they take longer than the
+    network, since somebody looks at the clock after each.
     """
 
     layout: Plan
     ms: float
     min_ms: float
     watch_ms: float
+    parts_ms: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads."""
@@ -54,6 +58,7 @@ class Timed:
             "ms": self.ms,
             "min_ms": self.min_ms,
             "watch_ms": self.watch_ms,
+            "parts_ms": list(self.parts_ms),
         }
 
     @classmethod
@@ -67,7 +72,8 @@ class Timed:
             classes=int(data["classes"]),
             in_channels=int(data["in_channels"]),
         )
-        return cls(layout, float(data["ms"]), float(data["min_ms"]), float(data["watch_ms"]))
+        parts = tuple(float(each) for each in data.get("parts_ms", ()))
+        return cls(layout, float(data["ms"]), float(data["min_ms"]), float(data["watch_ms"]), parts)
 
 
 @dataclass(frozen=True)

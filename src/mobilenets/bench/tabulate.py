@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mobilenets.arch import Plan, arch_named, plan
 from mobilenets.bench.children import Child, ChildError
@@ -44,6 +45,14 @@ class Effort:
     def over(self) -> bool:
         """Whether the time is up."""
         return self.deadline is not None and time.monotonic() > self.deadline
+
+
+class Times(NamedTuple):
+    """Milliseconds of one network: in the quieter half of the rounds, the fastest run, its operations and all else."""
+
+    ms: float
+    min_ms: float
+    parts_ms: tuple[float, ...] = ()
 
 
 def watched() -> Plan:
@@ -91,15 +100,19 @@ def _group(table: Table, configuration: Configuration, group: Sequence[Plan], ef
         jobs = [_job(layout, configuration, Path(folder), index) for index, layout in enumerate([watched(), *group])]
         best = measured(jobs, effort)
         for _ in range(1, ATTEMPTS):
-            if usual is None or best[0][0] <= DISTURBED * usual:
+            if usual is None or best[0].ms <= DISTURBED * usual:
                 break
-            say(f"{configuration}: the machine is busy ({best[0][0] / usual:.2f}x the usual time): once more")
-            best = min(best, measured(jobs, effort), key=lambda times: times[0])
-    return [Timed(layout, *times, best[0][0]) for layout, times in zip(group, best[1:], strict=True)]
+            say(f"{configuration}: the machine is busy ({best[0].ms / usual:.2f}x the usual time): once more")
+            best = min(best, measured(jobs, effort), key=lambda times: times[0].ms)
+    watch_ms = best[0].ms
+    return [
+        Timed(layout, times.ms, times.min_ms, watch_ms, times.parts_ms)
+        for layout, times in zip(group, best[1:], strict=True)
+    ]
 
 
-def measured(jobs: Sequence[Job], effort: Effort) -> list[tuple[float, float]]:
-    """Return for each network its milliseconds in the quieter half of the rounds, and its fastest run.
+def measured(jobs: Sequence[Job], effort: Effort) -> list[Times]:
+    """Return the times of each network.
 
     Raises:
         InputError: the runtime failed.
@@ -107,11 +120,14 @@ def measured(jobs: Sequence[Job], effort: Effort) -> list[tuple[float, float]]:
     request = {"together": [job.to_json() for job in jobs], "rounds": effort.rounds, "runs": effort.runs}
     try:
         with Child(jobs[0]) as child:
-            rounds = child.ask(request, OPEN_SECONDS)["rounds_ms"]
+            answer = child.ask(request, OPEN_SECONDS)
     except ChildError as error:
         job = jobs[0]
         raise InputError(f"{job.runtime} cannot time networks in {job.precision}: {error}") from None
-    return [(quiet(each), min(min(times) for times in each)) for each in rounds]
+    return [
+        Times(quiet(rounds), min(min(times) for times in rounds), tuple(parts))
+        for rounds, parts in zip(answer["rounds_ms"], answer["parts_ms"], strict=True)
+    ]
 
 
 def quiet(rounds: Sequence[Sequence[float]]) -> float:

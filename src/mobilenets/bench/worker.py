@@ -38,6 +38,9 @@ WARM_RUNS = 3
 WARM_MS = 20
 """Small networks are run more often before they are timed, until clocks and caches have had this long to settle."""
 
+PARTS_RUNS = 15
+"""Runs over which a network's operations are timed, for a table."""
+
 
 def main() -> None:
     """Answer requests until there are no more."""
@@ -70,7 +73,8 @@ class _Worker:
         if "open" in request:
             return self._open(Job.from_json(request["open"]))
         if "together" in request:
-            return {"rounds_ms": together([Job.from_json(job) for job in request["together"]], request)}
+            jobs = [Job.from_json(job) for job in request["together"]]
+            return {"rounds_ms": together(jobs, request), "parts_ms": [parts(job) for job in jobs]}
         if "run" in request:
             return {"times_ms": self._times(request["run"], request["warm"])}
         if "memory" in request:
@@ -147,6 +151,19 @@ def together(jobs: Sequence[Job], request: Mapping[str, int]) -> list[list[list[
     for predictor, _ in opened:
         predictor.close()
     return rounds
+
+
+def parts(job: Job) -> list[float]:
+    """Return the milliseconds of a network's operations in it, and last of all else; none without a profiler."""
+    from mobilenets.bench.profile import PROFILERS, profile
+
+    if job.runtime not in PROFILERS:
+        return []
+    with closing(open_predictor(job)) as predictor:
+        card, batch = predictor.card, noise(predictor.card, job, pictures=predictor.pictures)
+    found = profile(job, card, batch, PARTS_RUNS)
+    own = [found.pop(op.name, 0.0) for op in card.plan.ops]
+    return [round(ms, 5) for ms in (*own, sum(found.values()))]
 
 
 def open_predictor(job: Job) -> Predictor:

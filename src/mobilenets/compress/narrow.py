@@ -175,7 +175,8 @@ def _first_difference(layout: Plan, arch: Arch, counts: Mapping[str, int]) -> st
     for ours, theirs in zip(layout.ops, made, strict=False):
         same = (ours.name, ours.sources, ours.out[1:], ours.activation, counts[ours.name])
         if same != (theirs.name, theirs.sources, theirs.out[1:], theirs.activation, theirs.out[0]):
-            return ours.block or theirs.block
+            new = theirs.kind == "add" and theirs.name != ours.name  # a shortcut, at the end of the block before
+            return theirs.block if new else ours.block or theirs.block
     return None if len(made) == len(layout.ops) else layout.ops[-1].block
 
 

@@ -14,7 +14,7 @@ from mobilenets.checkpoint import Card
 from mobilenets.engine import memory
 from mobilenets.fit.accuracy import Expected, expected
 from mobilenets.fit.budget import Budget, quantity
-from mobilenets.fit.costs import work
+from mobilenets.fit.costs import encode
 from mobilenets.fit.flash import flash_bytes
 from mobilenets.fit.latency import LatencyModel
 from mobilenets.image import Preprocess
@@ -124,12 +124,16 @@ def candidates(grid: Grid) -> list[Candidate]:
 def _predicted(found: Sequence[tuple[str, Plan, str, Expected]], grid: Grid) -> list[Candidate]:
     """Return the candidates with their latencies, all of a precision at once."""
     made: list[Candidate] = []
+    layouts = {id(layout): layout for _, layout, _, _ in found}
+    places = {identity: place for place, identity in enumerate(layouts)}
+    operations = encode(list(layouts.values())) if grid.latency and layouts else None
     for precision in grid.precisions:
         these = [each for each in found if each[2] == precision]
         model = grid.latency.get(precision)
         ms: list[float | None] = [None] * len(these)
-        if model is not None and these:
-            ms = list(map(float, model.predict_all([work(layout) for _, layout, _, _ in these])))
+        if model is not None and operations is not None:
+            predicted = model.predict_all(operations)
+            ms = [float(predicted[places[id(layout)]]) for _, layout, _, _ in these]
         made += [Candidate(*each, predicted_ms=value) for each, value in zip(these, ms, strict=True)]
     return made
 

@@ -1,23 +1,25 @@
 """From measured networks to the time of one that was never measured.
 
-Two steps. What a unit of each kind of work costs follows from all networks of the table at once: the least relative
-squared error with no cost below zero, where networks that do not fit in (a disturbance of the machine) count less.
-What this sum leaves is smooth, since networks alike are off alike: a Gaussian process over what a network is made of
-corrects it. The model states how far it is off on networks that it has not seen.
+What operations take is learned from operations timed inside running networks where the runtime has a profiler, for each
+kind from all networks: what a unit of each sort of work costs (least relative squares, no cost below zero, disturbed
+ones counting less), corrected by a Gaussian process, since operations alike are off alike. What operations take
+together in a network is learned from the networks' own times, which nobody watched; so is everything where there is no
+profiler. A second process corrects whole networks. The model states how far it is off on networks left out of it.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mobilenets.bench.table import Timed
 from mobilenets.errors import InputError
-from mobilenets.fit.costs import blocks, work
+from mobilenets.fit.costs import KINDS, VECTOR, Operations, encode, likeness, work
+from mobilenets.fit.regression import Smooth, robust_costs, smooth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,14 +30,24 @@ if TYPE_CHECKING:
 
 FEWEST = 12
 """Networks that a table must have at least."""
-FOLDS = 10
+FOLDS = 5
 """Parts of the table that are left out in turn to learn how far predictions are off."""
-REWEIGHTINGS = 5
-OUTLYING = 1.5
-"""Networks that are off by more than so many standard deviations count less."""
-LENGTH, NOISE, LARGEST = 2.5, 0.3, 0.15
-"""Of the Gaussian process: how far apart networks are still alike (in standard deviations of the table's), the
-variance of a measurement beside that of the correction, and the largest correction that is believed."""
+
+LEAST_MS = 0.002
+"""A profiler's times are not better than this."""
+OPERATION = {"length": 2.5, "noise": 0.05, "most": 1.0, "centres": 200}
+"""Of the process over the operations of a kind: see :func:`mobilenets.fit.regression.smooth`."""
+NETWORK = {"length": 2.5, "noise": 0.3, "most": 0.15, "centres": 1000}
+"""Of the process over networks, whose places are in standard deviations of the table's."""
+FEWEST_OPERATIONS = 8
+"""Of a kind; where there are fewer, work is taken to cost what it costs in networks."""
+
+PARTS = (
+    *("pointwise multiply-adds", "pointwise weights", "pointwise written", "pointwise small"),
+    *("depthwise written", "depthwise rows", "vector weights", "scale numbers", "hard_swish numbers"),
+)
+"""What networks are compared by, with the work in large kernels."""
+LARGE_KERNELS = ("depthwise 5", "depthwise 7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +60,56 @@ class Error:
 
 
 @dataclass(frozen=True, eq=False)
+class KindModel:
+    """What operations of one kind take."""
+
+    names: tuple[str, ...]
+    cost: Values  # milliseconds of a unit of each sort of work
+    correction: Smooth
+
+    def predict(self, done: Mapping[str, Values], places: Values) -> Values:
+        """Return milliseconds (N,) of operations, by their work and their likeness."""
+        basis = _stacked(done, self.names) @ self.cost
+        return np.maximum(0.0, (basis + LEAST_MS) * np.exp(self.correction(places)) - LEAST_MS)
+
+
+@dataclass(frozen=True, eq=False)
 class LatencyModel:
     """Predicts milliseconds. Make one with :func:`latency_model`."""
 
-    kinds: tuple[str, ...]
-    cost: Values  # milliseconds of a unit of each kind of work, float64 (kinds,)
+    kinds: Mapping[str, KindModel]  # by kind of operation; none where nobody timed operations
+    names: tuple[str, ...]
+    cost: Values  # of a unit of each of `names` in a network, milliseconds
     centre: Values  # of what networks are made of, float64 (parts,)
     spread: Values
-    places: Values  # of the table's networks, float64 (networks, parts)
-    pull: Values  # float64 (networks,)
+    correction: Smooth
     error: Error | None = None
 
     def predict(self, layout: Plan) -> float:
         """Return the milliseconds that a network takes."""
-        return float(self.predict_all([work(layout)])[0])
+        return float(self.predict_all(encode([layout]))[0])
 
-    def predict_all(self, amounts: Sequence[Mapping[str, float]]) -> Values:
-        """Return the milliseconds of several networks, by their work; float64 (N,)."""
-        basis = _matrix(amounts, self.kinds) @ self.cost
-        return np.asarray(basis * np.exp(self._correction(_made_of(amounts))), np.float64)
+    def predict_all(self, operations: Operations) -> Values:
+        """Return the milliseconds of several networks, float64 (networks,)."""
+        done = work(operations)
+        basis = operations.sums(self._operations_ms(operations, done)) + self.cost[0]
+        return np.asarray(basis * np.exp(self._corrected(operations, done)), np.float64)
 
     def blocks_ms(self, layout: Plan) -> dict[str, float]:
         """Return the milliseconds of each block; they add up to the network's but for what any network costs."""
-        amounts = work(layout)
-        factor = float(np.exp(self._correction(_made_of([amounts]))[0]))
-        cost = dict(zip(self.kinds, self.cost * factor, strict=True))
-        return blocks(layout, cost)
+        operations = encode([layout])
+        done = work(operations)
+        ms = self._operations_ms(operations, done) * float(np.exp(self._corrected(operations, done))[0])
+        found: dict[str, float] = {}
+        for op, each in zip(layout.ops, ms, strict=True):
+            found[op.block or op.name] = found.get(op.block or op.name, 0.0) + float(each)
+        return found
 
-    def _correction(self, made_of: Values) -> Values:
-        if not len(self.places):
-            return np.zeros(len(made_of))
-        near = _alike((made_of - self.centre) / self.spread, self.places)
-        return np.clip(near @ self.pull, -LARGEST, LARGEST)
+    def _operations_ms(self, operations: Operations, done: Mapping[str, Values]) -> Values:
+        return _columns(self.kinds, operations, done, self.names[1:]) @ self.cost[1:]
+
+    def _corrected(self, operations: Operations, done: Mapping[str, Values]) -> Values:
+        return self.correction((_made_of(operations, done) - self.centre) / self.spread)
 
 
 def latency_model(timed: Sequence[Timed]) -> LatencyModel:
@@ -90,96 +120,102 @@ def latency_model(timed: Sequence[Timed]) -> LatencyModel:
     """
     if len(timed) < FEWEST:
         raise InputError(f"the latency table has {len(timed)} networks, and {FEWEST} are needed: measure more")
-    amounts = [work(each.layout) for each in timed]
-    ms = np.array([each.ms for each in timed])
+    operations = encode([each.layout for each in timed])
+    ms, parts = _steady(timed)
     offs: list[float] = []
+    everything = np.arange(len(timed))
     for fold in range(FOLDS):
-        kept = [index for index in range(len(ms)) if index % FOLDS != fold]
-        left = [index for index in range(len(ms)) if index % FOLDS == fold]
-        model = _fitted([amounts[index] for index in kept], ms[kept])
-        predicted = model.predict_all([amounts[index] for index in left])
+        kept, left = everything[everything % FOLDS != fold], everything[everything % FOLDS == fold]
+        model = _fitted(operations.of(kept), ms[kept], [parts[index] for index in kept])
+        predicted = model.predict_all(operations.of(left))
         offs += np.abs(predicted / ms[left] - 1).tolist()
-    whole = _fitted(amounts, ms)
     error = Error(statistics.median(offs), max(offs), len(offs))
-    return LatencyModel(whole.kinds, whole.cost, whole.centre, whole.spread, whole.places, whole.pull, error)
+    return replace(_fitted(operations, ms, parts), error=error)
 
 
-def _fitted(amounts: Sequence[Mapping[str, float]], ms: Values) -> LatencyModel:
-    kinds = tuple(sorted({name for each in amounts for name in each}))
-    matrix = _matrix(amounts, kinds)
-    cost = _costs(matrix, ms)
-    made_of = _made_of(amounts)
+def _steady(timed: Sequence[Timed]) -> tuple[Values, list[Values]]:
+    """Return networks' times and their operations', as if the machine had always been as fast as it mostly was.
+
+    The network that is measured with all others says how fast it was. Operations are taken to share in the network's
+    own time as they share in the profiler's, which takes longer.
+    """
+    watch = np.array([each.watch_ms for each in timed])
+    ms = np.array([each.ms for each in timed]) * np.median(watch) / watch
+    parts = []
+    for each, own in zip(timed, ms, strict=True):
+        of_network = np.array(each.parts_ms[:-1], np.float64)
+        parts.append(of_network * own / sum(each.parts_ms) if len(of_network) else of_network)
+    return ms, parts
+
+
+def _fitted(operations: Operations, ms: Values, parts: Sequence[Values]) -> LatencyModel:
+    done = work(operations)
+    kinds = _kinds(operations, done, parts)
+    names = ("networks", *(_SUMS if kinds else done))
+    columns = operations.sums(_columns(kinds, operations, done, names[1:]))
+    matrix = np.hstack([np.ones((len(ms), 1)), columns])
+    cost = robust_costs(matrix, ms)
+    made_of = _made_of(operations, done)
     centre, spread = made_of.mean(0), made_of.std(0)
     spread[spread == 0] = 1.0
-    places = (made_of - centre) / spread
-    left = np.clip(np.log(ms / (matrix @ cost)), -LARGEST, LARGEST)
-    pull = np.linalg.solve(_alike(places, places) + NOISE * np.eye(len(ms)), left)
-    return LatencyModel(kinds, cost, centre, spread, places, pull)
+    left = np.log(ms / (matrix @ cost))
+    correction = smooth((made_of - centre) / spread, left, np.ones(len(ms)), **NETWORK)  # type: ignore[arg-type]
+    return LatencyModel(kinds, names, cost, centre, spread, correction)
 
 
-def _costs(matrix: Values, ms: Values) -> Values:
-    """Return the cost of a unit of each kind: least relative squares, none negative, outliers counting less."""
-    scale = matrix.max(0)
-    scale[scale == 0] = 1.0
-    relative = matrix / scale / ms[:, np.newaxis]
-    weights = np.ones(len(ms))
-    cost = np.zeros(matrix.shape[1])
-    for _ in range(REWEIGHTINGS):
-        cost = non_negative(relative * weights[:, np.newaxis], weights)
-        off = np.abs(relative @ cost - 1)
-        deviation = 1.4826 * float(np.median(off)) + 1e-9  # of a normal distribution, by its median
-        weights = np.minimum(1.0, np.sqrt(OUTLYING * deviation / np.maximum(off, 1e-12)))
-    return np.asarray(cost / scale, np.float64)
+def _kinds(operations: Operations, done: Mapping[str, Values], parts: Sequence[Values]) -> dict[str, KindModel]:
+    """Learn what operations take, kind by kind, from the networks whose operations were timed."""
+    timed = np.array([index for index, each in enumerate(parts) if len(each)], np.int64)
+    if len(timed) < FEWEST:
+        return {}
+    some = operations.of(timed)
+    done = work(some) if len(timed) < len(parts) else done
+    ms, places = np.concatenate([parts[index] for index in timed]), likeness(some)
+    found = {}
+    for code, kind in enumerate(KINDS):
+        these = np.flatnonzero(some.columns["kind"] == code)
+        if len(these) >= FEWEST_OPERATIONS:
+            found[kind] = _kind({name: column[these] for name, column in done.items()}, places[these], ms[these])
+    return found
 
 
-def non_negative(matrix: Values, target: Values) -> Values:
-    """Return the x >= 0 with the least |matrix x - target|: Lawson and Hanson's active sets (1974, chapter 23).
-
-    >>> non_negative(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([2.0, -1.0])).round(9).tolist()
-    [2.0, 0.0]
-    """
-    count = matrix.shape[1]
-    gram, moment = matrix.T @ matrix, matrix.T @ target
-    gram += 1e-12 * float(np.trace(gram)) / count * np.eye(count)  # columns may say the same
-    x, free = np.zeros(count), np.zeros(count, np.bool_)
-    tolerance = 1e-9 * float(np.abs(moment).max(initial=1e-30))
-    for _ in range(3 * count):
-        slope = np.where(free, -np.inf, moment - gram @ x)
-        if free.all() or slope.max() <= tolerance:
-            break
-        free[int(slope.argmax())] = True
-        while True:
-            trial = np.zeros(count)
-            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
-            below = free & (trial <= 0)
-            if not below.any():
-                break
-            step = float((x[below] / np.maximum(x[below] - trial[below], 1e-300)).min())
-            x += step * (trial - x)
-            free &= x > 1e-15
-            x[~free] = 0.0
-        x = trial
-    return x
+def _kind(done: Mapping[str, Values], places: Values, ms: Values) -> KindModel:
+    names = tuple(name for name, column in done.items() if column.any())
+    matrix = _stacked(done, names)
+    cost = robust_costs(matrix, np.maximum(ms, 1e-4), LEAST_MS)
+    left = np.log((ms + LEAST_MS) / (matrix @ cost + LEAST_MS))
+    trust = np.minimum(1.0, ms / LEAST_MS)
+    return KindModel(names, cost, smooth(places, left, trust, **OPERATION))  # type: ignore[arg-type]
 
 
-PARTS = (
-    *("pointwise multiply-adds", "pointwise weights", "pointwise written", "pointwise small"),
-    *("depthwise written", "depthwise rows", "vector weights", "scaled numbers", "hard_swish numbers"),
-)
-"""What networks are compared by, with the work in large kernels."""
-LARGE_KERNELS = ("depthwise 5", "depthwise 7")
+_SUMS = ("pointwise", "depthwise", "others", "operations", "odd numbers")
 
 
-def _made_of(amounts: Sequence[Mapping[str, float]]) -> Values:
-    """Return what networks are made of, in logarithms: float64 (N, parts)."""
-    large = [[sum(each[name] for name in each if name.startswith(LARGE_KERNELS))] for each in amounts]
-    return np.log1p(np.hstack([_matrix(amounts, PARTS), np.array(large, np.float64)]))
+def _columns(
+    kinds: Mapping[str, KindModel], operations: Operations, done: Mapping[str, Values], names: Sequence[str]
+) -> Values:
+    """Return what a network's time is the sum of, for each operation: (N, names)."""
+    if not kinds:
+        return _stacked(done, names)
+    c = operations.columns
+    places = likeness(operations)
+    columns = {name: np.zeros(len(operations)) for name in _SUMS}
+    for code, kind in enumerate(KINDS):
+        these = np.flatnonzero(c["kind"] == code)
+        if kind in kinds and len(these):
+            ms = kinds[kind].predict({name: column[these] for name, column in done.items()}, places[these])
+            columns[kind if kind in columns else "others"][these] = ms
+    columns["operations"] += 1.0
+    # Between layouts of whole vectors and others, runtimes reorder.
+    columns["odd numbers"] = c["channels"] * c["pixels"] * (c["channels"] % VECTOR != 0)
+    return _stacked(columns, names)
 
 
-def _matrix(amounts: Sequence[Mapping[str, float]], kinds: Sequence[str]) -> Values:
-    return np.array([[each.get(kind, 0.0) for kind in kinds] for each in amounts], np.float64)
+def _made_of(operations: Operations, done: Mapping[str, Values]) -> Values:
+    """Return what networks are made of, in logarithms: float64 (networks, parts)."""
+    large = sum((column for name, column in done.items() if name.startswith(LARGE_KERNELS)), np.zeros(len(operations)))
+    return np.log1p(operations.sums(np.column_stack([_stacked(done, PARTS), large])))
 
 
-def _alike(these: Values, those: Values) -> Values:
-    squared = ((these[:, np.newaxis] - those[np.newaxis]) ** 2).sum(2)
-    return np.asarray(np.exp(-squared / (2 * LENGTH**2)), np.float64)
+def _stacked(columns: Mapping[str, Values], names: Sequence[str]) -> Values:
+    return np.stack([columns[name] for name in names], axis=1)

@@ -20,6 +20,8 @@ from mobilenets.fit.resources import Resources
 
 MULTIPLE = 8
 """Channel counts proposed are multiples of it, as the papers' are: what vectors of 8 and 16 numbers like."""
+TRIM = 4
+"""The share of a group's channels, one in so many, that is taken to see what the group is worth."""
 EVERYTHING = "everything"
 """The proposal that narrows all groups alike: the only one that helps where several blocks need the most memory."""
 
@@ -55,6 +57,31 @@ def proposals(layout: Plan, resources: Resources, bound: str, target: float) -> 
     if together is not None:
         found.append(Proposal(EVERYTHING, together))
     return found
+
+
+def trims(layout: Plan) -> list[Proposal]:
+    """Return for each group a version that is narrower by a quarter, at least by one step."""
+    found = []
+    for group in groups(layout):
+        steps = -(-group.channels // MULTIPLE)
+        left = (steps - max(1, steps // TRIM)) * MULTIPLE
+        if left > 0:
+            found.append(Proposal(group.members[0], {group.members[0]: left}))
+    return found
+
+
+def together(
+    order: Sequence[Proposal], layout: Plan, resources: Resources, bound: str, target: float
+) -> Proposal | None:
+    """Return the first few proposals of an order as one, as many as it takes to meet a target; None if all do not."""
+    members = {group.members[0]: group.members for group in groups(layout)}
+    counts: dict[str, int] = {}
+    for each in order:
+        counts |= each.counts
+        channels = {name: count for first, count in counts.items() for name in members[first]}
+        if resources.amount(resources.layout(with_channels(layout, channels)), bound) <= target:
+            return Proposal(" + ".join(counts), counts)
+    return None
 
 
 def _widest(

@@ -78,7 +78,7 @@ class Supernet(nn.Module):
         are; what the network has not, such as squeeze-excite, stays as it was drawn.
         """
         layout = checkpoint.card.plan
-        tensors = _in_order(checkpoint, activity)
+        tensors = in_order(checkpoint, activity)
         largest = self.space.layout(self.space.largest)
         keys = self._keys(self.space.largest, largest)
         blocks = dict(zip(_blocks(layout), _blocks(largest), strict=True))
@@ -115,7 +115,7 @@ class Supernet(nn.Module):
 
     def _views(self, network: Network, keys: Mapping[str, str]) -> dict[str, Tensor]:
         return {
-            name: _part(self.weights[keys[name].replace(".", "/")], tuple(value.shape))
+            name: leading(self.weights[keys[name].replace(".", "/")], tuple(value.shape))
             for name, value in network.named_parameters()
         }
 
@@ -139,7 +139,7 @@ def _blocks(layout: Plan) -> list[str]:
     return list(dict.fromkeys(op.block for op in layout.ops if op.block))
 
 
-def _part(whole: Tensor, shape: tuple[int, ...]) -> Tensor:
+def leading(whole: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the leading channels, and of kernels the middle."""
     for axis, size in enumerate(shape):
         start = (whole.shape[axis] - size) // 2 if axis >= 2 else 0
@@ -152,10 +152,10 @@ def _place(whole: Tensor, part: Tensor) -> None:
     sizes = tuple(min(*each) for each in zip(whole.shape, part.shape, strict=True))
     if part.ndim == 4 and whole.shape[2] > part.shape[2]:
         whole[: sizes[0], : sizes[1]] = 0
-    _part(whole, sizes).copy_(_part(part, sizes))
+    leading(whole, sizes).copy_(leading(part, sizes))
 
 
-def _in_order(checkpoint: Checkpoint, activity: Mapping[str, Activity]) -> dict[str, np.ndarray]:
+def in_order(checkpoint: Checkpoint, activity: Mapping[str, Activity]) -> dict[str, np.ndarray]:
     """Return the weights with the channels of every group in the order of their importance."""
     layout = checkpoint.card.plan
     weights = {name: layer.weight for name, layer in folded(checkpoint).items()}
