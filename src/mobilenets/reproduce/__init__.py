@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from importlib import import_module
@@ -45,14 +46,15 @@ def reproduce(
     root: Path | None = None,
     epochs: int | None = None,
     seeds: int | None = None,
+    pictures: int | None = None,
     threads: int = 1,
 ) -> ReproduceResult:
     """Re-run a table or figure of the MobileNet papers, and print it beside the published numbers.
 
     With OUT each NAME writes a page NAME.md, its picture NAME.png and the rows, NAME.json. Names: cost, v1-tables,
     v2-table2, v2-table3, v2-table4, v2-table5, v2-table6, v3-tables (counts); resnet-block (two blocks side by side);
-    relu (what ReLU destroys); ablations (trains small networks, and goes on where it was interrupted if OUT is the
-    same); v1-vs-v2 and t-split (measured on this machine); or all.
+    relu (what ReLU destroys); ablations (trains small networks, one a core, and goes on where it was interrupted if
+    OUT is the same); v1-vs-v2 and t-split (measured on this machine); or all, which takes minutes.
 
     >>> reproduce("v2-table5").rows[0].published
     '14.8'
@@ -64,6 +66,7 @@ def reproduce(
         root: Where cifar10 is.
         epochs: Of each of the ablations' trainings; small without it.
         seeds: How often each of the ablations' networks is trained.
+        pictures: Train and judge the ablations with so many of the data's pictures; 5,000 without it.
         threads: CPU threads that v1-vs-v2 and t-split measure with; the papers use one large core.
 
     Raises:
@@ -72,21 +75,26 @@ def reproduce(
     """
     if name not in NAMES:
         raise InputError(f"{name!r} cannot be reproduced: there are {', '.join(NAMES)}")
-    for flag, value in (("--epochs", epochs), ("--seeds", seeds), ("--threads", threads)):
+    for flag, value in (("--epochs", epochs), ("--seeds", seeds), ("--pictures", pictures), ("--threads", threads)):
         if value is not None and value < 1:
             raise InputError(f"{flag} must be 1 or more, not {value}")
-    begun = time.monotonic()
-    settings = Settings(None if out is None else Path(out), data, root, epochs, seeds, threads)
+    settings = Settings(None if out is None else Path(out), data, root, epochs, seeds, threads, pictures)
+    chosen = tuple(_HOMES) if name == "all" else (name,)
     items: list[Reproduction] = []
+    seconds: list[float] = []
     files: list[Path] = []
-    for each in tuple(_HOMES) if name == "all" else (name,):
+    for count, each in enumerate(chosen, 1):
+        if len(chosen) > 1:
+            print(f"reproduce {count}/{len(chosen)}: {each}", file=sys.stderr, flush=True)  # noqa: T201 - progress
+        begun = time.monotonic()
         item = _made(each, settings)
         items.append(item)
         if settings.out is not None:
             from mobilenets.reproduce.pages import write
 
             files += write(item, settings.out)
-    return ReproduceResult(tuple(items), time.monotonic() - begun, tuple(files))
+        seconds.append(time.monotonic() - begun)
+    return ReproduceResult(tuple(items), tuple(seconds), tuple(files))
 
 
 def _made(name: str, settings: Settings) -> Reproduction:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import sqrt
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from mobilenets.draw import FAINT, LINE, RIGHT, WRONG, figure_style, to_png
 from mobilenets.errors import InputError
 from mobilenets.machine import describe_machine
 from mobilenets.reproduce.outcome import Reproduction, Row, Settings
-from mobilenets.reproduce.trainings import Budget, Run, run_all
+from mobilenets.reproduce.training import Run
+from mobilenets.reproduce.trainings import Budget, file_name, run_all
 from mobilenets.text import duration
 
 if TYPE_CHECKING:
@@ -35,6 +37,16 @@ VARIANTS = {
 }
 """What is trained: the network's name, and the options of its architecture."""
 MOST_SEEDS = len(STUDENT) + 1
+DIGITS_SEEDS, OTHER_SEEDS = 5, 3
+DIGITS_EPOCHS, OTHER_EPOCHS = 8, 8
+OTHER_PICTURES = 5000
+"""So many are trained on, and as many judged with, where there are more: a choice, so that it takes minutes."""
+OTHER_SIDE = 24
+"""Pixels: the smallest that the network's three strides take to its last map, 3x3. At 16 its stem would not stride."""
+
+
+Runs = dict[str, list[Run]]
+"""What every variant reached, seed by seed."""
 
 
 @dataclass(frozen=True)
@@ -61,60 +73,76 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def budget_for(settings: Settings) -> Budget:
     """Return what every training gets: small by default, the same for all."""
-    seeds = settings.seeds or 3
+    digits = settings.data == "digits"
+    seeds = settings.seeds or (DIGITS_SEEDS if digits else OTHER_SEEDS)
     if seeds > MOST_SEEDS:
         raise InputError(f"--seeds must be at most {MOST_SEEDS} here, not {seeds}")
-    if settings.data == "digits":
-        return Budget("digits", None, "mobilenet_v2_mnist", 0.5, settings.epochs or 8, seeds, side=8, channels=1)
-    return Budget(settings.data, settings.root, "mobilenet_v2_cifar", 0.5, settings.epochs or 10, seeds)
+    model = "mobilenet_v2_mnist"
+    if digits:
+        epochs = settings.epochs or DIGITS_EPOCHS
+        return Budget("digits", None, model, 0.25, epochs, seeds, side=8, channels=1, pictures=settings.pictures)
+    pictures, epochs = settings.pictures or OTHER_PICTURES, settings.epochs or OTHER_EPOCHS
+    return Budget(settings.data, settings.root, model, 0.5, epochs, seeds, side=OTHER_SIDE, pictures=pictures)
 
 
 def reproduce_ablations(settings: Settings) -> Reproduction:
     """Train every variant with every seed, or take up where that was interrupted, and compare."""
     budget = budget_for(settings)
-    runs = run_all(VARIANTS, budget, None if settings.out is None else settings.out / "ablations")
+    name = "ablations" if settings.data == "digits" else f"ablations-{file_name(Path(settings.data).name)}"
+    runs = run_all(VARIANTS, budget, None if settings.out is None else settings.out / name)
     seconds = sum(run.seconds for each in runs.values() for run in each)
     machine = describe_machine()
     return Reproduction(
-        name="ablations",
-        title="Linear bottlenecks, shortcuts and expansion, on small data",
+        name=name,
+        title=f"Linear bottlenecks, shortcuts and expansion, on {Path(settings.data).name}",
         says=(
             "arXiv:1801.04381 section 6.3 and Figure 6, on ImageNet: a ReLU6 after the bottleneck costs accuracy, "
             "shortcuts between bottlenecks are better than between expansions, and these better than none. Section 4: "
             "expansions of 5 to 10 are nearly alike. The figure prints no numbers."
         ),
         rows=(*_levels(runs, budget), *_differences(runs), *_expansion(runs)),
-        notes=(
-            (
-                f"{budget.model} at width {budget.width:g} on {budget.data} at {budget.side}x{budget.side}: "
-                f"{budget.epochs} epochs, {budget.seeds} seed(s), the recipe `scratch`, the last epoch's validation. A "
-                "seed fixes the split, the order and the first weights, so differences are taken seed by seed; ± is a "
-                "95 % interval (Student's) over the seeds."
-            ),
-            "Equal budgets are equal epochs: the networks with another t have other costs, which the table states.",
-            (
-                "What a budget this small can show: effects on how fast a network learns, if they are larger than "
-                "the intervals. What it cannot: the few points that the paper found after hundreds of epochs of "
-                "ImageNet, or that an order which does not come out here is wrong there. `same` is empty where the "
-                "interval holds 0."
-            ),
-            _verdict(runs),
-            (
-                "The same on CIFAR-10, for hours: `mobilenets reproduce ablations --data cifar10 --root FOLDER --out "
-                "DIR`; interrupted, the same command goes on."
-            ),
-        ),
+        notes=_notes(runs, budget),
         picture=_draw(runs),
         caption="Validation top-1 after equal budgets: every seed (small), mean and 95 % interval",
         measured={
             "processor": machine["processor"],
-            "time": f"{duration(seconds)} of training",
+            "time": f"{duration(seconds)} of trainings, each on one core",
             "date": f"{datetime.now(tz=UTC):%Y-%m-%d}",
         },
+        command=_command(settings),
     )
 
 
-Runs = dict[str, list[Run]]
+def _command(settings: Settings) -> str:
+    """Return the command that does it again: data by their name, wherever they lie."""
+    chosen = {"epochs": settings.epochs, "seeds": settings.seeds, "pictures": settings.pictures}
+    data = "" if settings.data == "digits" else f" --data {Path(settings.data).name}"
+    options = "".join(f" --{flag} {value}" for flag, value in chosen.items() if value is not None)
+    return f"mobilenets reproduce ablations{data}{options} --out DIR"
+
+
+def _notes(runs: Runs, budget: Budget) -> tuple[str, ...]:
+    many = f", {budget.pictures:,} pictures to train on and as many to judge with" if budget.pictures else ""
+    return (
+        (
+            f"{budget.model} (V2 up to its 64 channels) at width {budget.width:g} on {Path(budget.data).name} at "
+            f"{budget.side}x{budget.side}: {budget.epochs} epochs{many}, {budget.seeds} seed(s), the recipe "
+            "`scratch`, judged once, at the end. A seed fixes the pictures, their order and the first weights, so "
+            "differences are taken seed by seed; ± is a 95 % interval (Student's) over the seeds."
+        ),
+        "Equal budgets are equal epochs: the networks with another t have other costs, which the table states.",
+        (
+            "What a budget this small can show: effects on how fast a network learns, if they are larger than "
+            "the intervals. What it cannot: the few points that the paper found after hundreds of epochs of "
+            "ImageNet, or that an order which does not come out here is wrong there. `same` is empty where the "
+            "interval holds 0; of twenty such intervals one errs."
+        ),
+        _verdict(runs),
+        (
+            "On other data: `--data cifar10 --root FOLDER`, or `--data FOLDER` with pictures in it. What it will take "
+            "is said before it begins; interrupted, the same command with the same `--out` goes on."
+        ),
+    )
 
 
 def _levels(runs: Runs, budget: Budget) -> list[Row]:
@@ -177,13 +205,13 @@ def _expansion(runs: Runs) -> list[Row]:
     wide = [means[factor] for factor in FACTORS if factor >= 5]
     section = "Expansion"
     best = max(means, key=lambda factor: means[factor])
-    return [
-        Row(
-            "t = 5 to 10: best mean - worst mean", max(wide) - min(wide), "nearly identical", "points", section=section
-        ),
-        Row("t = 6 - t = 1", means[6] - means[1], None, "points", section=section),
-        Row("best t", best, "5 to 10", agrees=None, section=section),
+    rows = [
+        Row("t = 5 to 10: best mean - worst mean", max(wide) - min(wide), "nearly identical", "points", section=section)
     ]
+    for narrow in (1, 2, 3, 4):
+        gain = _paired(runs, BASE, _factor(narrow), lambda run: 100 * run.top1)
+        rows.append(Row(f"t = 6 - t = {narrow}: top-1", _points(gain), None, "points", section=section))
+    return [*rows, Row("best t", best, "5 to 10", section=section)]
 
 
 def _verdict(runs: Runs) -> str:
@@ -208,9 +236,12 @@ def _draw(runs: Runs) -> bytes:
         left.set_xticks(range(len(names)), list(names.values()), fontsize=8)
         left.set_ylabel("validation top-1, %")
         left.margins(x=0.15)
+        left.set_title("linear, and where the shortcut goes", loc="left", fontsize=9, fontweight="bold")
         _dots(right, list(FACTORS), [runs[_factor(factor)] for factor in FACTORS])
         right.set_xticks(FACTORS)
         right.set_xlabel("expansion t")
+        right.set_title("how far the block expands", loc="left", fontsize=9, fontweight="bold")
+        left.set_ylim(top=min(101.0, left.get_ylim()[1]))  # of an interval, what lies above 100 % means nothing
         for axes in (left, right):
             axes.grid(visible=True, axis="y", color=LINE, linewidth=0.8)
             axes.spines[["top", "right", "left"]].set_visible(False)

@@ -50,7 +50,10 @@ def reproduce_cost(_settings: Settings) -> Reproduction:
                 "itself, not with its square, so that narrow networks cost more than the law says. In V2 the last "
                 "convolution is never narrowed, which adds to it."
             ),
-            "The square of the resolution holds to a thousandth: only the classifier does not follow it.",
+            (
+                "The square of the resolution holds within 1 % at full width: only the classifier does not follow it, "
+                "and weighs the more, the smaller the rest."
+            ),
         ),
         picture=_draw([(law, counted) for _, law, counted in saving], grid),
         caption=(
@@ -114,19 +117,21 @@ def _draw(saving: list[tuple[float, float]], grid: dict[tuple[str, float, int], 
         left.set_ylim(0, 0.155)
         left.set_xticks(list(places))
         left.set_xlabel("block of MobileNetV1")
-        left.set_title("left of a 3x3 convolution's multiply-adds", loc="left", fontsize=9, fontweight="bold")
+        left.set_ylabel("of the 3x3 convolution's multiply-adds")
+        left.set_title("one layer, split in two: what is left", loc="left", fontsize=9, fontweight="bold")
         left.legend(frameon=False, loc="upper right")
-        for name, colour in (("mobilenet_v1", WRONG), ("mobilenet_v2", RIGHT)):
+        for name, colour, marker in (("mobilenet_v1", WRONG, "o"), ("mobilenet_v2", RIGHT, "^")):
             points = [(w**2 * (s / 224) ** 2, ratio) for (n, w, s), ratio in grid.items() if n == name]
-            right.plot(*zip(*sorted(points), strict=True), "o", color=colour, markersize=4, label=name)
+            right.plot(*zip(*sorted(points), strict=True), marker, color=colour, markersize=4.5, label=name)
         ends = (0.015, 2.2)
         right.plot(ends, ends, color=FAINT, linewidth=0.9, linestyle="--", label="the law", zorder=0)
         right.set_xscale("log")
         right.set_yscale("log")
         for axis in (right.xaxis, right.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        right.set_xlabel("width² x resolution²")
-        right.set_title("multiply-adds, of the full network's", loc="left", fontsize=9, fontweight="bold")
+        right.set_xlabel("width² x resolution², as the law says")
+        right.set_ylabel("of the full network's multiply-adds")
+        right.set_title("the whole network, narrowed and shrunk", loc="left", fontsize=9, fontweight="bold")
         right.legend(frameon=False, loc="upper left")
         for axes in (left, right):
             axes.grid(visible=True, axis="y", color=LINE, linewidth=0.8)

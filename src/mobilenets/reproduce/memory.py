@@ -135,17 +135,21 @@ def _maxima(kept: dict[str, list[int]]) -> list[Row]:
     return rows
 
 
+PALE = "#b4bcc6"
+
+
 def _draw(kept: dict[str, list[int]]) -> bytes:
     with figure_style() as figure_class:
         figure = figure_class(figsize=(7.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        for index, ((model, channels), colour) in enumerate(zip(kept.items(), (WRONG, RIGHT, FAINT), strict=True)):
+        for index, ((model, channels), colour) in enumerate(zip(kept.items(), (WRONG, RIGHT, PALE), strict=True)):
             sizes = [kilobytes(each, side) for each, side in zip(channels, SIDES, strict=True)]
             places = [place + (index - 1) * 0.27 for place in range(len(SIDES))]
             bars = axes.bar(places, sizes, 0.25, color=colour, label=model)
             axes.bar_label(bars, [f"{size:,.0f}" for size in sizes], padding=2, fontsize=7, color=FAINT)
         axes.set_xticks(range(len(SIDES)), [f"{side}x{side}" for side in SIDES])
         axes.set_ylabel("kB kept, 16-bit activations")
+        axes.set_xlabel("resolution")
         axes.legend(frameon=False, loc="upper right")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)

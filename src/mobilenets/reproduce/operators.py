@@ -254,25 +254,31 @@ def _draw(profiles: dict[str, Profile], limits: Limits) -> bytes:
 
 
 def _draw_times(axes: Axes, profiles: dict[str, Profile]) -> None:
+    """Draw a column for each network: its milliseconds, kind by kind, every large part with its number."""
     bottoms = dict.fromkeys(profiles, 0.0)
+    most = max(found.sum_ms for found in profiles.values())
     for kind in KINDS:
         spent = [found.spent_ms(kind) for found in profiles.values()]
-        places = range(len(profiles))
-        axes.bar(places, spent, 0.6, bottom=list(bottoms.values()), color=COLOURS[kind], label=kind)
+        bars = axes.bar(
+            range(len(profiles)), spent, 0.6, bottom=list(bottoms.values()), color=COLOURS[kind], label=kind
+        )
+        named = [f"{value:.1f}" if value > most / 25 else "" for value in spent]
+        axes.bar_label(bars, named, label_type="center", color="white", fontsize=8)
         bottoms = {name: bottoms[name] + value for name, value in zip(bottoms, spent, strict=True)}
     for place, (name, top) in enumerate(bottoms.items()):
         madds = cost(plan(ARCHITECTURES[name])).multiply_adds / 1e6
-        axes.text(place, top, f"{top:.1f} ms\n{madds:.0f} M", ha="center", va="bottom", fontsize=8)
+        axes.text(place, top, f"{top:.1f} ms\n{madds:.0f} M multiply-adds", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(range(len(profiles)), list(MODELS.values()))
     axes.set_ylabel("ms a picture")
-    axes.set_ylim(0, 1.45 * max(bottoms.values()))
+    axes.set_ylim(0, 1.5 * most)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=7.5, loc="upper left", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_roofline(axes: Axes, profiles: dict[str, Profile], limits: Limits) -> None:
-    from matplotlib.ticker import FuncFormatter
+    """Draw every operator as a mark, V1's round and hollow, V2's triangles, in the colour of its kind."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     for (name, found), marker in zip(profiles.items(), ("o", "^"), strict=True):
         for kind in KINDS[:-1]:
@@ -281,10 +287,11 @@ def _draw_roofline(axes: Axes, profiles: dict[str, Profile], limits: Limits) -> 
                 [timed.intensity for timed in chosen],
                 [timed.gigamadds for timed in chosen],
                 marker=marker,
-                s=[12 + 60 * timed.milliseconds for timed in chosen],
-                color=COLOURS[kind],
-                alpha=0.6,
-                linewidths=0,
+                s=[14 + 60 * timed.milliseconds for timed in chosen],
+                color=COLOURS[kind] if marker == "^" else "none",
+                edgecolors=COLOURS[kind],
+                alpha=0.75,
+                linewidths=0 if marker == "^" else 1.1,
                 label=f"{MODELS[name][-2:]} {kind}",
             )
     intensities = [2.0 ** (step / 4) for step in range(-12, 33)]
@@ -298,12 +305,23 @@ def _draw_roofline(axes: Axes, profiles: dict[str, Profile], limits: Limits) -> 
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    low = min(timed.gigamadds for found in profiles.values() for timed in found.ops)
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if tick > low / 2]
+    axes.set_ylim(low / 1.6, 1.6 * limits.gigamadds)
+    axes.set_yticks([tick for tick in ticks if tick < 1.6 * limits.gigamadds])
     axes.set_xlabel("multiply-adds a byte")
     axes.set_ylabel("billion multiply-adds a second")
     axes.set_title(
-        f"peak {limits.gigamadds:.0f} G multiply-adds/s; areas are times", loc="right", fontsize=8, color=FAINT
+        f"peak {limits.gigamadds:.0f} G multiply-adds/s; larger marks take longer",
+        loc="right",
+        fontsize=8,
+        color=FAINT,
     )
-    axes.legend(frameon=False, fontsize=7, loc="lower right")
+    handles, labels = axes.get_legend_handles_labels()
+    legend = axes.legend(handles, labels, frameon=False, fontsize=7, loc="lower right")
+    for handle in legend.legend_handles[: 2 * len(KINDS[:-1])]:
+        handle.set_sizes([22])  # type: ignore[union-attr]
     axes.grid(visible=True, color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

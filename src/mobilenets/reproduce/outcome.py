@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 from mobilenets.results import file_lines, json_number
-from mobilenets.text import table
+from mobilenets.text import duration, table
 
 Value = float | str | None
 
@@ -82,6 +82,7 @@ class Reproduction:
     caption: str = ""
     measured: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = tuple(HEADER)  # HEADER, or other words for its six columns
+    command: str = ""  # what makes it, where `mobilenets reproduce NAME --out DIR` does not
 
     def sections(self) -> dict[str, list[Row]]:
         """Return the rows by their headings, in order."""
@@ -126,10 +127,10 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class ReproduceResult:
-    """Hold what was reproduced, and the files that were written."""
+    """Hold what was reproduced, the seconds that each took, and the files that were written."""
 
     items: tuple[Reproduction, ...]
-    seconds: float
+    seconds: tuple[float, ...]
     files: tuple[Path, ...] = ()
 
     @property
@@ -139,20 +140,41 @@ class ReproduceResult:
 
     def __str__(self) -> str:
         parts = [str(item) for item in self.items]
-        compared = [row.agrees for row in self.rows if row.agrees is not None]
-        if compared:
-            parts.append(f"{sum(compared)} of {len(compared)} published values are met to their printed digits")
+        met, compared = self.met(self.rows)
+        if len(self.items) > 1:
+            parts.append(self._summary())
+        elif compared:
+            parts.append(f"{met} of {compared} published values are met to their printed digits")
         if self.files:
             parts.append(file_lines(self.files))
         return "\n\n\n".join(parts)
 
+    @staticmethod
+    def met(rows: Iterable[Row]) -> tuple[int, int]:
+        """Count the published values that are met to their printed digits, and those that were compared."""
+        compared = [row.agrees for row in rows if row.agrees is not None]
+        return sum(compared), len(compared)
+
+    def _summary(self) -> str:
+        """Return a table with a line for each reproduction: how much of it is met, and what it took."""
+        lines = []
+        for item, seconds in zip(self.items, self.seconds, strict=True):
+            met, compared = self.met(item.rows)
+            lines.append([item.name, f"{met} of {compared}" if compared else "", duration(seconds)])
+        met, compared = self.met(self.rows)
+        lines.append(["all", f"{met} of {compared}", duration(sum(self.seconds))])
+        return table(["", "as published", "took"], lines)
+
     def to_json(self) -> dict[str, Any]:
-        """Return `rows` of everything, and the reproductions one by one as `items`."""
+        """Return `rows` of everything, and the reproductions one by one as `items`, each with its `seconds`."""
         return {
             "name": self.items[0].name if len(self.items) == 1 else "all",
             "rows": [{"name": item.name, **row.to_json()} for item in self.items for row in item.rows],
-            "items": [item.to_json() for item in self.items],
-            "seconds": json_number(self.seconds),
+            "items": [
+                {**item.to_json(), "seconds": json_number(seconds)}
+                for item, seconds in zip(self.items, self.seconds, strict=True)
+            ],
+            "seconds": json_number(sum(self.seconds)),
             "files": [str(path) for path in self.files],
         }
 
@@ -167,6 +189,7 @@ class Settings:
     epochs: int | None = None
     seeds: int | None = None
     threads: int = 1
+    pictures: int | None = None
 
 
 def compared(what: str, ours: float, printed: str, unit: str, *, section: str = "", note: str = "") -> Row:

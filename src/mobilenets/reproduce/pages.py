@@ -35,7 +35,8 @@ def page(item: Reproduction) -> str:
         parts.append("\n".join(f"- {note}" for note in item.notes))
     if item.measured:
         parts.append("Measured on " + ", ".join(item.measured.values()) + ".")
-    parts.append(f"Made by `mobilenets reproduce {item.name} --out DIR`.")
+    command = item.command or f"mobilenets reproduce {item.name} --out DIR"
+    parts.append(f"Made by `{command}`.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -99,7 +99,7 @@ def reproduce_resnet_block(_settings: Settings) -> Reproduction:
             ),
         ),
         picture=_draw(),
-        caption="To scale: the height of a plane is its channels; between the planes, what the convolutions cost",
+        caption="To scale: a plane is as high as it has channels, the number on it; below, the convolutions' weights",
     )
 
 
@@ -129,11 +129,11 @@ def _draw_block(axes: Axes, block: Block, colour: str) -> None:
         if place == 1 and block.depthwise:
             for step in range(-5, 6):  # channel by channel: no line crosses another
                 axes.plot(span, [step * left / 6] * 2, color=colour, linewidth=0.7)
-        axes.text(place + 0.5, -225, f"{name}\n{count:,}", ha="center", va="top", fontsize=7.5, color=FAINT)
+        axes.text(place + 0.5, -225, f"{name}\n{count:,}\nweights", ha="center", va="top", fontsize=7.5, color=FAINT)
     arc = max(heights) / 2 + 26
     axes.annotate("", (3, arc), (0, arc), arrowprops={"arrowstyle": "->", "color": FAINT})
     axes.text(1.5, arc + 5, "shortcut", ha="center", color=FAINT, fontsize=7.5)
     axes.set_title(f"{block.name}\n{block.multiply_adds / 1e6:.1f} M multiply-adds", fontsize=9, fontweight="bold")
     axes.set_xlim(-0.3, 3.3)
-    axes.set_ylim(-290, 250)
+    axes.set_ylim(-305, 250)
     axes.set_axis_off()

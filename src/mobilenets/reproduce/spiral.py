@@ -121,19 +121,26 @@ def _draw(found: dict[int, tuple[Points, Points]]) -> bytes:
             axes.set_yticks([])
             axes.spines[:].set_color(LINE)
         axes = figure.add_subplot(grid[1, :])
-        for which, (label, colour) in enumerate((("collapsed", WRONG), ("distortion", RIGHT))):
+        for which, (label, colour, style) in enumerate((("collapsed", WRONG, "o-"), ("distortion", RIGHT, "s-"))):
             low, middle, high = (
                 [100 * float(np.percentile(each[which], share)) for each in found.values()] for share in (10, 50, 90)
             )
             axes.fill_between(list(found), low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(list(found), middle, "o-", color=colour, markersize=4, label=f"{label}, median and 80 %")
+            axes.plot(
+                list(found),
+                middle,
+                style,
+                color=colour,
+                markersize=4,
+                label=f"{label}: median, and 80 % of the matrices",
+            )
         for n in DIMENSIONS:
             axes.axvline(n, color=FAINT, linewidth=0.7, linestyle=":")
         axes.set_xticks(list(found))
         axes.set_xlabel("dimensions n")
         axes.set_ylabel("% of the spiral")
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, loc="upper right")
+        axes.set_ylim(0, 105)
+        axes.legend(frameon=False, loc="upper center", ncols=2)
         axes.grid(visible=True, axis="y", color=LINE, linewidth=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
         return to_png(figure)

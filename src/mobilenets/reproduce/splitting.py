@@ -249,6 +249,12 @@ def _rows(name: str, block: Block, points: list[tuple[int, float, int, int]]) ->
     return rows
 
 
+def _shape(name: str) -> str:
+    """Say which block a panel is of, and how large its first inner tensor is."""
+    channels, height, width = plan(ARCHITECTURES["mobilenet_v2"]).op(f"{name}_expand").out
+    return f"{name.replace('_', ' ')}: {height}x{width}x{channels} inside"
+
+
 def _draw(curves: dict[str, list[tuple[int, float, int, int]]]) -> bytes:
     with figure_style() as figure_class:
         figure = figure_class(figsize=(9.6, 3.4), layout="constrained")
@@ -263,7 +269,7 @@ def _draw(curves: dict[str, list[tuple[int, float, int, int]]]) -> bytes:
             axes.plot(
                 groups, [point[1] / time_whole for point in points], "s-", color=WRONG, markersize=4, label="time"
             )
-            axes.set_title(name.replace("_", " "), loc="left", fontsize=9, fontweight="bold")
+            axes.set_title(_shape(name), loc="left", fontsize=9, fontweight="bold")
             axes.set_xticks(groups)
             axes.set_xlabel("t, groups of inner channels")
             axes.set_ylim(bottom=0)
