@@ -130,10 +130,10 @@ def test_the_result_says_why_and_how_sure_it_is(table_file: Path) -> None:
 @pytest.mark.parametrize(
     ("bounds", "binding"),
     [
-        ({"latency_ms": 0.001, "flash": "100MB"}, "0.00 ms"),
+        ({"latency_ms": 0.001, "flash": "100MB"}, "0.001 ms"),
         ({"latency_ms": 50, "ram": "1KiB"}, "1.0 KiB of RAM"),
-        ({"flash": "10KB", "ram": "100MiB"}, "0.01 MB of flash"),
-        ({"multiply_adds": "1K"}, "0.0 M multiply-adds"),
+        ({"flash": "10KB", "ram": "100MiB"}, "10.0 KB of flash"),
+        ({"multiply_adds": "1K"}, "1.0 k multiply-adds"),
     ],
 )
 def test_an_impossible_budget_names_the_bound_and_what_would_fit(

@@ -6,6 +6,7 @@ import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mobilenets.arch.detector import Anchors, Detector, Extra
@@ -75,7 +76,7 @@ def arch_named(name: str) -> Arch:
     if not options:
         return arch
     changes: dict[str, Any] = {}
-    hints = get_type_hints(Arch)
+    hints = _hints(Arch)
     for option in options.split(","):
         field, equals, text = option.partition("=")
         if field not in OPTIONS or not equals:
@@ -207,11 +208,17 @@ def _fields_of(value: Any) -> dict[str, Any]:
     return {name: each for name, each in values.items() if each is not None or name not in _IF_GIVEN}
 
 
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Return the annotations of a dataclass, evaluated once: a table of networks asks thousands of times."""
+    return get_type_hints(kind)
+
+
 def _build(kind: Any, values: object, where: str) -> Any:
     """Build a frozen dataclass from JSON, checking every field against its annotation."""
     if not isinstance(values, dict):
         raise InputError(f"{where} must be a JSON object")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise InputError(

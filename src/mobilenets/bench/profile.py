@@ -12,12 +12,15 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from mobilenets.bench.configuration import BFLOAT16, Job
+from mobilenets.arch import Plan
+from mobilenets.arch.cost import multiply_adds
+from mobilenets.bench.configuration import BFLOAT16, FLOAT32, Job
 from mobilenets.bench.timing import middle_mean
 from mobilenets.checkpoint import Card
 from mobilenets.errors import InputError
@@ -148,9 +151,60 @@ def _openvino(job: Job, names: Sequence[str], batch: NDArray[Any], count: int) -
     return runs
 
 
+def _engine(job: Job, names: Sequence[str], batch: NDArray[Any], count: int) -> list[Run]:
+    """Ask the engine what its calls took; one that computes several operations is shared out by their work."""
+    from mobilenets import checkpoint
+    from mobilenets.engine.choices import choices
+    from mobilenets.engine.folding import folded
+    from mobilenets.engine.library import host
+    from mobilenets.engine.lowering import lower
+    from mobilenets.engine.program import Program
+
+    del names
+    loaded = checkpoint.load(job.path)
+    if loaded.card.precision != FLOAT32:
+        raise InputError(f"engine: operations are timed in {FLOAT32} alone")
+    layout, target = loaded.card.plan, host()
+    network = lower(layout, folded(loaded), target.machine, choices(target.machine))
+    program = Program(network, target, job.threads)
+    try:
+        times = program.step_times(batch, count) / 1e6
+    finally:
+        program.close()
+    shares = call_shares(layout, [call.out.name for call in network.calls])
+    runs: list[Run] = []
+    for row in times.tolist():
+        run: Run = defaultdict(float)
+        for ms, parts in zip(row, shares, strict=True):
+            for name, share in parts.items():
+                run[name] += share * ms
+        runs.append(run)
+    return runs
+
+
+def call_shares(layout: Plan, written: Sequence[str]) -> list[dict[str, float]]:
+    """Return for each call of the engine the operations that it computes, and their shares of its work.
+
+    Args:
+        layout: the network.
+        written: the value that each call writes; a call computes what comes between the one before and that.
+    """
+    places = {op.name: index for index, op in enumerate(layout.ops)}
+    found: list[dict[str, float]] = []
+    begin = 0
+    for name in written:
+        end = places.get(name, begin - 1) + 1
+        ops = layout.ops[begin:end] or layout.ops[max(0, end - 1) : max(1, end)]
+        begin = max(begin, end)
+        work = [multiply_adds(op) + prod(op.out) for op in ops]
+        found.append({op.name: each / sum(work) for op, each in zip(ops, work, strict=True)})
+    return found
+
+
 PROFILERS: dict[str, Callable[[Job, Sequence[str], NDArray[Any], int], list[Run]]] = {
     "torch": _torch,
     "onnx": _onnx,
     "openvino": _openvino,
+    "engine": _engine,
 }
 """LiteRT has a profiler, but its Python package does not hand it out."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "FitResult", "fit"]
 
 Method = Literal["choose", "adapt", "search"]
+Memory = Literal["layerwise", "fused", "streamed"]
 
 
 def fit(
@@ -24,6 +25,7 @@ def fit(
     ram: str | int | None = None,
     flash: str | int | None = None,
     multiply_adds: str | int | None = None,
+    memory: Memory = "layerwise",
     runtime: str | None = None,
     precision: Literal["float32", "int8"] | None = None,
     threads: int = 1,
@@ -60,6 +62,7 @@ def fit(
         ram: The most bytes of activations at a time, such as 256KiB.
         flash: The most bytes of the checkpoint, such as 1MB.
         multiply_adds: The most multiply-adds for one picture, such as 100M.
+        memory: How activations lie in RAM: layerwise, fused or streamed; streamed is what export --to native takes.
         runtime: What runs it: openvino, onnx, litert, ...; the first that is installed by default.
         precision: float32 or int8; choose takes either. What adapt and search train is float32, and meant to be
             quantized where int8 is asked for: latency, RAM and flash are then those of int8.
@@ -94,6 +97,7 @@ def fit(
         model=model,
         data=data,
         budget=budget,
+        memory=memory,
         method=method,
         runtime=runtime,
         precision=precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +51,26 @@ def quantity(name: str, value: float) -> str:
     """
     match name:
         case "latency_ms":
-            return f"{value:.2f} ms"
+            return f"{value:.3g} ms" if value < 1 else f"{value:.2f} ms"
         case "multiply_adds":
-            return f"{value / 1e6:.1f} M multiply-adds"
+            return f"{in_units(value, 1000, ('', 'k', 'M', 'G'))} multiply-adds"
         case "ram_bytes":
-            return f"{value / 1024:.1f} KiB of RAM"
+            return f"{in_units(value, 1024, ('B', 'KiB', 'MiB', 'GiB'))} of RAM"
         case _:
-            return f"{value / 1e6:.2f} MB of flash"
+            return f"{in_units(value, 1000, ('B', 'KB', 'MB', 'GB'))} of flash"
+
+
+def in_units(value: float, step: int, units: Sequence[str]) -> str:
+    """Print a number in the unit that leaves one to four digits before the point.
+
+    >>> in_units(262144, 1024, ("B", "KiB", "MiB")), in_units(1500, 1000, ("B", "KB")), in_units(7, 1000, ("", "k"))
+    ('256.0 KiB', '1.5 KB', '7')
+    """
+    place = 0
+    while value >= step and place + 1 < len(units):
+        value, place = value / step, place + 1
+    number = f"{value:.1f}" if place else f"{value:g}"
+    return f"{number} {units[place]}".strip()
 
 
 def read_bytes(text: str | int | None, flag: str) -> int | None:

@@ -12,6 +12,7 @@ from mobilenets.arch.mobilenet import Classifier
 from mobilenets.bench.probes import SIDES, WIDTHS
 from mobilenets.checkpoint import Card
 from mobilenets.engine import memory
+from mobilenets.engine.memory import Mode
 from mobilenets.fit.accuracy import Expected, expected
 from mobilenets.fit.budget import Budget, quantity
 from mobilenets.fit.costs import encode
@@ -33,6 +34,7 @@ class Candidate:
     precision: str
     expected: Expected
     predicted_ms: float | None = None
+    memory: Mode = "layerwise"
 
     @cached_property
     def multiply_adds(self) -> int:
@@ -41,8 +43,8 @@ class Candidate:
 
     @cached_property
     def ram_bytes(self) -> int:
-        """Of activations, operation by operation, as planned; the picture apart."""
-        return ram_bytes(self.layout, self.precision)
+        """Of activations, as planned; the picture apart."""
+        return ram_bytes(self.layout, self.precision, self.memory)
 
     @cached_property
     def flash_bytes(self) -> int:
@@ -100,6 +102,7 @@ class Grid:
     precisions: tuple[str, ...] = PRECISIONS
     classes: int = 1000
     in_channels: int = 3
+    memory: Mode = "layerwise"
     latency: Mapping[str, LatencyModel] = field(default_factory=dict)
     """By precision; where there is none, nothing is predicted."""
 
@@ -134,7 +137,9 @@ def _predicted(found: Sequence[tuple[str, Plan, str, Expected]], grid: Grid) -> 
         if model is not None and operations is not None:
             predicted = model.predict_all(operations)
             ms = [float(predicted[places[id(layout)]]) for _, layout, _, _ in these]
-        made += [Candidate(*each, predicted_ms=value) for each, value in zip(these, ms, strict=True)]
+        made += [
+            Candidate(*each, predicted_ms=value, memory=grid.memory) for each, value in zip(these, ms, strict=True)
+        ]
     return made
 
 
@@ -156,9 +161,9 @@ def frontier(everything: Sequence[Candidate], budget: Budget) -> list[Candidate]
     return best
 
 
-def ram_bytes(layout: Plan, precision: str) -> int:
+def ram_bytes(layout: Plan, precision: str, mode: Mode = "layerwise") -> int:
     """Return the bytes of activations at the worst moment, planned to the byte; the picture is the caller's."""
-    return memory.peak(layout, "int8" if precision == "int8" else "float32", "layerwise")
+    return memory.peak(layout, "int8" if precision == "int8" else "float32", mode)
 
 
 def plain_card(layout: Plan, precision: str) -> Card:

@@ -43,6 +43,7 @@ def chosen(request: Request) -> FitResult:
         precisions=precisions,
         classes=classes,
         in_channels=channels,
+        memory=request.memory,
         latency=latency,
     )
     result = choose(name, grid, request.budget, speed, measure=not request.unmeasured)

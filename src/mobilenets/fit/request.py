@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mobilenets.engine.memory import MODES, Mode
 from mobilenets.errors import InputError
 from mobilenets.fit.budget import Budget
 
@@ -18,6 +19,7 @@ class Request:
     data: str | None
     budget: Budget
     method: str = "choose"
+    memory: Mode = "layerwise"
     runtime: str | None = None
     precision: str | None = None
     threads: int = 1
@@ -39,6 +41,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.method not in ("choose", "adapt", "search"):
             raise InputError(f"--method is choose, adapt or search, not {self.method!r}")
+        if self.memory not in MODES:
+            raise InputError(f"--memory is {', '.join(MODES[:-1])} or {MODES[-1]}, not {self.memory!r}")
         if self.precision not in (None, "float32", "int8"):
             raise InputError(f"--precision is float32 or int8, not {self.precision!r}")
         least = {"threads": 1, "resolution": 1, "epochs": 1, "short_steps": 1, "seed": 0, "minutes": 0}

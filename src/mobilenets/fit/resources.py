@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mobilenets.arch import Arch, Plan, plan
 from mobilenets.arch.cost import cost
 from mobilenets.checkpoint import Card
+from mobilenets.engine.memory import Mode
 from mobilenets.fit.budget import Budget
 from mobilenets.fit.candidates import ram_bytes
 from mobilenets.fit.flash import flash_bytes
@@ -22,6 +23,7 @@ class Resources:
     card: Card
     precision: str
     latency: LatencyModel | None
+    memory: Mode = "layerwise"
 
     def layout(self, arch: Arch) -> Plan:
         """Return the plan of a table for the card's pictures and classes."""
@@ -38,7 +40,7 @@ class Resources:
 
     def ram_bytes(self, layout: Plan) -> int:
         """Return the bytes of activations at the worst moment."""
-        return ram_bytes(layout, self.precision)
+        return ram_bytes(layout, self.precision, self.memory)
 
     def shares(self, layout: Plan) -> dict[str, float]:
         """Return by bound how many times the bound a network takes; 1 or less is within it."""

@@ -151,7 +151,7 @@ def resources_of(sitting: Sitting, card: Card, number: int | None = None) -> Res
         latency = found.model(precision)
         if latency is None:
             raise InputError(f"{found.path}: too few networks are measured in {found.configuration(precision)}")
-    return Resources(request.budget, card, precision, latency)
+    return Resources(request.budget, card, precision, latency, request.memory)
 
 
 def _adapted(sitting: Sitting, start: Checkpoint) -> FitResult:
