@@ -50,13 +50,17 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a runtime's adapter is, the package that computes, and the extra that brings it."""
+    """Where a runtime's adapter is, the package that computes, and the extra that brings it.
+
+    With `concurrent`, several threads may call one predictor's `run` at a time, each with its own thread computing.
+    """
 
     module: str
     package: str
     extra: str
     precisions: tuple[str, ...] = ("float32", "int8")
     suffix: str | None = None  # of the files it opens
+    concurrent: bool = False
 
     @property
     def installed(self) -> bool:
@@ -67,9 +71,9 @@ class Runtime:
 RUNTIMES = {
     "torch": Runtime("mobilenets.runtime.torch_runtime", "torch", "train", ("float32",)),
     "openvino": Runtime("mobilenets.runtime.openvino_runtime", "openvino", "openvino", suffix=".xml"),
-    "onnx": Runtime("mobilenets.runtime.onnx_runtime", "onnxruntime", "onnx", suffix=".onnx"),
+    "onnx": Runtime("mobilenets.runtime.onnx_runtime", "onnxruntime", "onnx", suffix=".onnx", concurrent=True),
     "litert": Runtime("mobilenets.runtime.litert_runtime", "ai_edge_litert", "litert", suffix=".tflite"),
-    "engine": Runtime("mobilenets.runtime.engine_runtime", "halide", "engine", ("float32",)),
+    "engine": Runtime("mobilenets.runtime.engine_runtime", "halide", "engine"),
     "reference": Runtime("mobilenets.runtime.reference_runtime", "numpy", "train"),
 }
 """Runtimes by name: `runtime=None` takes the first that is installed and can run the model.

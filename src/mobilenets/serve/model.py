@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,9 @@ from mobilenets.arch.cost import cost
 from mobilenets.errors import CheckpointError, InputError
 from mobilenets.image.decode import decode
 from mobilenets.image.preprocess import fit
-from mobilenets.machine import describe_machine
+from mobilenets.machine import cores, describe_machine
 from mobilenets.predict import likeliest, named
-from mobilenets.runtime import Predictor, choose, exported, load, resolve
+from mobilenets.runtime import RUNTIMES, Predictor, choose, exported, load, resolve
 from mobilenets.runtime.feed import outputs_of
 from mobilenets.serve.limits import RefusedError
 from mobilenets.serve.reports import Reports
@@ -68,7 +69,12 @@ class Answer:
 
 
 class ServedModel:
-    """A predictor and what else is said of it. `answer` is called by one thread at a time, the rest by any."""
+    """A predictor and what else is said of it. `answer` is called by `workers` threads at a time, the rest by any.
+
+    Several batches at a time with one thread each take less than one batch at a time with all threads: nothing waits at
+    the end of an operation for the slowest thread. So where the runtime allows it there is a second predictor for them,
+    and the first one, with all threads, is for a picture that is alone.
+    """
 
     def __init__(self, name: str, model: str, runtime: str | None, threads: int | None) -> None:
         self.name, self.threads = name, threads
@@ -83,6 +89,9 @@ class ServedModel:
         path = Path(model).expanduser()
         self.bytes = path.stat().st_size if path.is_file() else None
         self.reports = Reports(path)
+        self.workers = (threads or cores()) if RUNTIMES[self.runtime].concurrent else 1
+        self._narrow: Predictor | None = load(source, runtime, 1) if self.workers > 1 else None
+        self._working, self._counting, self._explaining = 0, Lock(), Lock()
         self._looking: Looking | None = None
         self._looking_lock = Lock()
 
@@ -94,7 +103,9 @@ class ServedModel:
     def warm_up(self) -> None:
         """Compute once what runtimes prepare on their first picture."""
         shape = (self.card.preprocess.height, self.card.preprocess.width, self.card.preprocess.channels)
-        outputs_of(self._predictor, [np.zeros(shape, np.uint8)])
+        for predictor in (self._predictor, self._narrow):
+            if predictor is not None:
+                outputs_of(predictor, [np.zeros(shape, np.uint8)])
 
     def answer(self, tasks: Sequence[Task]) -> list[Answer]:
         """Compute one batch."""
@@ -103,19 +114,34 @@ class ServedModel:
         others = [place for place, task in enumerate(tasks) if not task.question.explain]
         items: dict[int, dict[str, Any]] = {}
         if others:
-            items |= zip(others, self._answered([tasks[place] for place in others]), strict=True)
+            with self._chosen(len(others)) as predictor:
+                items |= zip(others, self._answered([tasks[place] for place in others], predictor), strict=True)
         if places:
-            items |= zip(places, self._explained([tasks[place] for place in places]), strict=True)
+            with self._explaining:
+                items |= zip(places, self._explained([tasks[place] for place in places]), strict=True)
         model_ms = round(1000 * (time.perf_counter() - began), 3)
         return [Answer(items[place], model_ms, len(tasks)) for place in range(len(tasks))]
 
-    def _answered(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    @contextmanager
+    def _chosen(self, pictures: int) -> Iterator[Predictor]:
+        """Give the predictor for so many pictures: the one with all threads for one that is alone."""
+        with self._counting:
+            self._working += 1
+            alone = pictures == 1 and self._working == 1
+        try:
+            yield self._predictor if alone or self._narrow is None else self._narrow
+        finally:
+            with self._counting:
+                self._working -= 1
+
+    def _answered(self, tasks: Sequence[Task], predictor: Predictor) -> list[dict[str, Any]]:
         fitted = [task.picture.fitted for task in tasks]
         if self.card.task != "detection":
-            (logits,) = outputs_of(self._predictor, fitted)
+            (logits,) = outputs_of(predictor, fitted)
             return self._classified(tasks, logits)
         items = []
-        for task, found in zip(tasks, self._finder.find(fitted, [task.picture.size for task in tasks]), strict=True):
+        all_found = self._finders[predictor].find(fitted, [task.picture.size for task in tasks])
+        for task, found in zip(tasks, all_found, strict=True):
             threshold = BOX_THRESHOLD if task.question.threshold is None else task.question.threshold
             detections = [each for each in named(found, self.card.labels) if each.score > threshold]
             items.append({"detections": [each.to_json() for each in detections]} | _size(task.picture))
@@ -136,10 +162,10 @@ class ServedModel:
         return items
 
     @cached_property
-    def _finder(self) -> Finder:
+    def _finders(self) -> dict[Predictor, Finder]:
         from mobilenets.runtime.finding import Finder
 
-        return Finder(self._predictor)
+        return {each: Finder(each) for each in (self._predictor, self._narrow) if each is not None}
 
     @property
     def explains(self) -> bool:
@@ -189,7 +215,9 @@ class ServedModel:
 
     def close(self) -> None:
         """Free the model."""
-        self._predictor.close()
+        for predictor in (self._predictor, self._narrow):
+            if predictor is not None:
+                predictor.close()
 
 
 def _size(picture: Picture) -> dict[str, int]:

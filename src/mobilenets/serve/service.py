@@ -33,7 +33,8 @@ class Service:
         self.held = Places(limits.held_bytes, "too many pictures are on their way: try again")
         self.places = {name: Places(limits.waiting, "too many pictures are waiting: try again") for name in models}
         self._batchers = {
-            name: Batcher[Task, Answer](name, self._computing(model), limits.batch) for name, model in models.items()
+            name: Batcher[Task, Answer](name, self._computing(model), limits.batch, model.workers)
+            for name, model in models.items()
         }
         self._pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1), thread_name_prefix="pictures")
         for name, places in self.places.items():
