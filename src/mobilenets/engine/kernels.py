@@ -170,7 +170,7 @@ class Interleave:
 Kernel = Fused | Convolution | Pointwise | Linear | Mean | Combine | Interleave
 
 
-def symbol(kernel: Kernel, salt: str) -> str:
+def symbol(kernel: object, salt: str) -> str:
     """Return the name of a kernel's function: the same for equal kernels, of the same target and generator."""
     digest = hashlib.sha256(f"{kernel!r} {salt}".encode()).hexdigest()
     return f"{type(kernel).__name__.lower()}_{digest[:20]}"

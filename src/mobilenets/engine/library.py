@@ -24,7 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobilenets.engine.kernels import Kernel, symbol
+from mobilenets.engine.int8_kernels import AnyKernel, Int8Dense, Int8Fused, Int8Simple, defined
+from mobilenets.engine.kernels import symbol
 from mobilenets.engine.schedules import Machine
 from mobilenets.errors import MissingExtraError, MobileNetsError
 from mobilenets.files import cache_folder, write_atomically
@@ -34,8 +35,12 @@ DRIVER = Path(__file__).with_name("driver.c")
 _SOURCES = (
     *("driver.c", "forms.py", "generate.py", "generate_fused.py", "generate_plain.py", "kernels.py"),
     *("schedules.py", "scratch.py"),  # the machine's registers take part, and how many rows are kept
+    *("int8.h", "int8_dense.c", "int8_fused.c", "int8_kernels.py", "int8_simple.c"),
 )
 _EXTRA = "engine"
+
+
+INT8 = (Int8Dense, Int8Fused, Int8Simple)
 
 
 class EngineError(MobileNetsError):
@@ -49,6 +54,7 @@ class Target:
     name: str
     triple: str
     machine: Machine
+    features: tuple[str, ...] = ()  # C's names of vector instructions
 
 
 _FEATURES = "no_runtime-user_context"
@@ -57,6 +63,13 @@ _X86 = {
     "avx512": ("avx-avx2-f16c-fma-sse41-avx512-avx512_skylake", Machine(16, 32)),
     "avx2": ("avx-avx2-f16c-fma-sse41", Machine(8, 16)),
     "baseline": ("sse41", Machine(4, 16)),
+}
+_AVX2 = ("sse4.1", "avx", "avx2", "f16c", "fma")
+_C_X86 = {"avx512": (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq"), "avx2": _AVX2, "baseline": ("sse4.1",)}
+_C_MORE = {  # by what the system calls them
+    "avx512": {"avx512_vnni": "avx512vnni", "avx512_vbmi": "avx512vbmi", "avx512_vbmi2": "avx512vbmi2"},
+    "avx2": {"avx_vnni": "avxvnni"},
+    "baseline": {},
 }
 
 
@@ -79,7 +92,8 @@ def host(*, checked: bool = False) -> Target:
         if {"avx2", "fma", "f16c"} <= found:
             level = "avx512" if {"avx512f", "avx512bw", "avx512vl"} <= found else "avx2"
         features, machine = _X86[level]
-        return Target(f"x86-64-linux-{features}-{ending}", "x86_64-linux-gnu", machine)
+        more = tuple(name for flag, name in _C_MORE[level].items() if flag in found)
+        return Target(f"x86-64-linux-{features}-{ending}", "x86_64-linux-gnu", machine, (*_C_X86[level], *more))
     if kind in ("aarch64", "arm64"):
         return Target(f"arm-64-linux-{ending}", "aarch64-linux-gnu", Machine(4, 32))
     raise EngineError(f"the engine has no schedules for {kind}: choose another runtime")
@@ -99,13 +113,13 @@ def _versions() -> str:
     return digest.hexdigest()
 
 
-def names(kernels: Iterable[Kernel], target: Target) -> dict[Kernel, str]:
+def names(kernels: Iterable[AnyKernel], target: Target) -> dict[AnyKernel, str]:
     """Return the function of each kernel."""
-    salt = f"{target.name} {_versions()}"
+    salt = f"{target.name} {' '.join(target.features)} {_versions()}"
     return {kernel: symbol(kernel, salt) for kernel in kernels}
 
 
-def load(kernels: Sequence[Kernel], target: Target, *, folder: Path | None = None) -> ctypes.CDLL:
+def load(kernels: Sequence[AnyKernel], target: Target, *, folder: Path | None = None) -> ctypes.CDLL:
     """Return a library with the driver and these kernels, compiling what is not in the cache.
 
     Args:
@@ -129,7 +143,7 @@ def load(kernels: Sequence[Kernel], target: Target, *, folder: Path | None = Non
         raise EngineError(f"{path}: not loadable ({error}): delete it, and it is made again") from None
 
 
-def build(symbols: dict[Kernel, str], target: Target, folder: Path, path: Path) -> None:
+def build(symbols: dict[AnyKernel, str], target: Target, folder: Path, path: Path) -> None:
     """Compile what is missing and link it all to a shared library at `path`."""
     objects = compile_all(symbols, target, folder)
     with tempfile.TemporaryDirectory(dir=folder) as made:
@@ -140,7 +154,7 @@ def build(symbols: dict[Kernel, str], target: Target, folder: Path, path: Path) 
         library.replace(path)
 
 
-def compile_all(symbols: dict[Kernel, str], target: Target, folder: Path) -> list[Path]:
+def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> list[Path]:
     """Return object files of the driver and of the kernels, compiling those that are not in the folder."""
     objects = {name: folder / "objects" / f"{name}.o" for name in symbols.values()}
     missing = {name: kernel for kernel, name in symbols.items() if not objects[name].is_file()}
@@ -148,7 +162,7 @@ def compile_all(symbols: dict[Kernel, str], target: Target, folder: Path) -> lis
     with _progress(len(missing) + 1) as advance:
         driver = _driver(target, folder)
         advance()
-        if missing and find_spec("halide") is None:
+        if any(not isinstance(kernel, INT8) for kernel in missing.values()) and find_spec("halide") is None:
             raise MissingExtraError("halide", _EXTRA)
         for name, kernel in missing.items():
             _compile(kernel, name, target, objects[name])
@@ -156,7 +170,12 @@ def compile_all(symbols: dict[Kernel, str], target: Target, folder: Path) -> lis
     return [driver, *objects.values()]
 
 
-def _compile(kernel: Kernel, name: str, target: Target, path: Path) -> None:
+def _compile(kernel: AnyKernel, name: str, target: Target, path: Path) -> None:
+    if isinstance(kernel, INT8):
+        file, sizes = defined(kernel)
+        defines = [f"-D{key}={value}" for key, value in sizes.items()]
+        _compile_c(file, [f"-DNAME={name}_argv", *defines, "-O3", "-ffp-contract=off"], target, path)
+        return
     import halide as hl
 
     from mobilenets.engine.generate import generate
@@ -176,11 +195,19 @@ def _driver(target: Target, folder: Path) -> Path:
     digest = hashlib.sha256(f"{target.triple} {_versions()}".encode()).hexdigest()[:20]
     path = folder / "objects" / f"driver_{digest}.o"
     if not path.is_file():
-        with tempfile.TemporaryDirectory(dir=path.parent) as made:
-            written = Path(made) / path.name
-            _run([*compiler(target), "-std=c11", "-O2", "-fPIC", "-c", str(DRIVER), "-o", str(written)], folder)
-            write_atomically(path, written.read_bytes())
+        _compile_c(DRIVER.name, ["-O2"], target, path)
     return path
+
+
+def _compile_c(file: str, options: Sequence[str], target: Target, path: Path) -> None:
+    """Compile a C file of this folder for a target; what is cached of it lies beside the objects."""
+    features = [f"-m{name}" for name in target.features]
+    with tempfile.TemporaryDirectory(dir=path.parent) as made:
+        written = Path(made) / path.name
+        source = str(DRIVER.with_name(file))
+        command = [*compiler(target), "-std=c11", *options, *features, "-fPIC", "-c", source, "-o", str(written)]
+        _run(command, path.parents[1])
+        write_atomically(path, written.read_bytes())
 
 
 def compiler(target: Target) -> list[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mobilenets.engine.folding import Layer
+    from mobilenets.engine.int8_kernels import AnyKernel
 
 INPUT = "input"
 INTERLEAVED = "input.interleaved"
@@ -50,18 +51,19 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A value as a kernel sees it: extents from the innermost on, and strides in elements."""
+    """A value as a kernel sees it: extents from the innermost on, strides in elements, and the bytes of one."""
 
     name: str
     extents: tuple[int, ...]
     strides: tuple[int, ...]
+    item: int = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """One kernel with its arguments in order: values and packed weights; the last one is what it writes."""
 
-    kernel: Kernel
+    kernel: AnyKernel
     arguments: tuple[View | NDArray[Any], ...]
     out: View
     axis: Axis
@@ -69,7 +71,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """Everything that runs for one picture, in order; `sizes` are the elements of every value, by name."""
+    """Everything that runs for one picture, in order; `sizes` are those of every value by name, in four bytes."""
 
     calls: tuple[Call, ...]
     sizes: Mapping[str, int]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALIGN = 128  # bytes: two cache lines, and more than any vector
-_FLOAT32 = 0x0001_20_02  # halide_type_t: code 2 (float), 32 bits, 1 lane
+_FLOAT32, _BYTE = 0x0001_20_02, 0x0001_08_01  # halide_type_t: lanes, bits, and code 2 (float) or 1 (unsigned)
 _DIMENSION, _BUFFER = 16, 56  # bytes of Halide's halide_dimension_t and halide_buffer_t
 _SCRATCH = (5 + 2 * 16) * 8 + 256  # of scratch_t
 
@@ -127,11 +127,11 @@ class Program:
         offset = 0
         if cut is not None:
             place, starts[cut[0]], extents[cut[0]] = cut[0], cut[1], cut[2]
-            offset = cut[1] * strides[place] * 4
+            offset = cut[1] * strides[place] * (argument.item if isinstance(argument, View) else 4)
         dimensions = np.array([[s, e, t, 0] for s, e, t in zip(starts, extents, strides, strict=True)], np.int32)
         assert dimensions.nbytes == _DIMENSION * len(extents)
         header = np.array(
-            [0, 0, base + offset, 0, _FLOAT32 | len(extents) << 32, self._block.add(dimensions), 0], np.uint64
+            [0, 0, base + offset, 0, _type(argument) | len(extents) << 32, self._block.add(dimensions), 0], np.uint64
         )
         assert header.nbytes == _BUFFER
         address = self._block.add(header)
@@ -188,6 +188,12 @@ class Program:
         crew, self._crew = self._crew, 0
         if crew:
             self._library.engine_close(crew)
+
+
+def _type(argument: View | NDArray[Any]) -> int:
+    """Return Halide's name of the type; kernels of its make know float32 alone."""
+    item = argument.item if isinstance(argument, View) else argument.itemsize
+    return _FLOAT32 if item == 4 else _BYTE
 
 
 def cuts(axis: Axis, threads: int) -> list[tuple[int, int]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mobilenets.engine.arena import aligned
-from mobilenets.engine.kernels import Convolution, Dense, Fused, Kernel, Pointwise
+from mobilenets.engine.int8_kernels import AnyKernel, Int8Fused
+from mobilenets.engine.kernels import Convolution, Dense, Fused, Pointwise
 from mobilenets.engine.schedules import Machine
 
 STACK_BYTES = 16384
@@ -21,7 +22,7 @@ BLOCK_ALIGN = 128
 _FLOAT = 4
 
 
-def scratch_bytes(kernels: Iterable[Kernel], machine: Machine) -> int:
+def scratch_bytes(kernels: Iterable[AnyKernel], machine: Machine) -> int:
     """Return the bytes that the most demanding kernel asks for: what a thread must have."""
     return max((stacked(block for block in kept(each, machine) if block > STACK_BYTES) for each in kernels), default=0)
 
@@ -34,7 +35,7 @@ def stacked(blocks: Iterable[int]) -> int:
     return end
 
 
-def kept(kernel: Kernel, machine: Machine) -> tuple[int, ...]:
+def kept(kernel: AnyKernel, machine: Machine) -> tuple[int, ...]:
     """Return the bytes of what a kernel keeps beside its arguments, block by block; sums in registers left out.
 
     Those are the ring of a first convolution's rows, the depthwise convolution's rows, the rows of a source with zeros
@@ -43,6 +44,8 @@ def kept(kernel: Kernel, machine: Machine) -> tuple[int, ...]:
     match kernel:
         case Fused():
             return _fused(kernel, machine)
+        case Int8Fused():
+            return (kernel.kept_bytes,)
         case Convolution():
             size = _padded(kernel.dense, kernel.channels, kernel.sides[1], machine, planar=kernel.planar)
             return (size * _FLOAT,)

@@ -1,6 +1,6 @@
 """The project's own engine: fused kernels, compiled for this processor the first time and kept in the cache.
 
-Float32 checkpoints of any table. The first picture of another size than the card's compiles kernels for that size.
+Checkpoints of any table. The first picture of another size than the card's compiles kernels for that size.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
+from mobilenets.arch import Plan
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.engine.choices import choices
 from mobilenets.engine.folding import folded
+from mobilenets.engine.int8_lowering import lower_int8
 from mobilenets.engine.library import host
-from mobilenets.engine.lowering import lower, resized
+from mobilenets.engine.lowering import Network, lower, resized
 from mobilenets.engine.program import Program
+from mobilenets.engine.schedules import Machine
 from mobilenets.machine import cores
 
 SIZES = 4  # picture sizes that stay ready at a time: each has packed weights and an arena
@@ -24,7 +27,7 @@ MOST_THREADS = 4  # where nobody says: these networks are too small to keep more
 
 
 def open_predictor(checkpoint: Checkpoint, threads: int | None) -> EnginePredictor:
-    """Make a predictor of a float32 checkpoint, its kernels for the card's picture size ready.
+    """Make a predictor of a checkpoint, its kernels for the card's picture size ready.
 
     Args:
         checkpoint: what to run.
@@ -45,7 +48,8 @@ class EnginePredictor:
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
         self.card: Card = checkpoint.card
         self._plan = checkpoint.card.plan
-        self._layers = folded(checkpoint)
+        self._checkpoint = checkpoint
+        self._layers = None if checkpoint.card.precision == "int8" else folded(checkpoint)
         self._threads = threads
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()
         self._lock = threading.Lock()
@@ -57,13 +61,16 @@ class EnginePredictor:
         if program is None:
             target = host()
             layout = resized(self._plan, resolution)
-            program = Program(
-                lower(layout, self._layers, target.machine, choices(target.machine)), target, self._threads
-            )
+            program = Program(self._network(layout, target.machine), target, self._threads)
             while len(self._programs) >= SIZES:
                 self._programs.popitem(last=False)[1].close()
         self._programs[resolution] = program
         return program
+
+    def _network(self, layout: Plan, machine: Machine) -> Network:
+        if self._layers is None:
+            return lower_int8(layout, self._checkpoint, machine)
+        return lower(layout, self._layers, machine, choices(machine))
 
     def run(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
         """Return logits (N, classes) or maps (N, C, H, W), float32, of float32 (N, C, H, W)."""
