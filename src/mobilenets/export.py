@@ -218,9 +218,8 @@ def _check_task(card: Card, model: str, to: Format, *, nms: bool) -> None:
     """Raise InputError for what is only for classifiers, or only for detectors."""
     if nms and card.task != "detection":
         raise InputError(f"--nms is for detectors, and {model} classifies pictures: leave it out")
-    if to in ("web", "native") and card.task == "detection":
-        what = "a page classifies" if to == "web" else "C is written of classifiers"
-        raise InputError(f"{model} finds boxes, and {what}: choose --to onnx, openvino or litert")
+    if to == "native" and card.task == "detection":
+        raise InputError(f"{model} finds boxes, and C is written of classifiers: choose another --to")
 
 
 def _export_file(

@@ -17,8 +17,10 @@ from mobilenets.errors import InputError, MissingExtraError, WeightsError
 from mobilenets.export import export
 from mobilenets.formats.web_runtime import web_runtime
 from mobilenets.image import Preprocess
+from mobilenets.image.boxes import iou
 from mobilenets.image.drawn import pictures
 from mobilenets.predict import predict
+from tests.spots import spots_detector, spotted
 
 Network = Callable[..., Checkpoint]
 Hosted = Callable[[Path], str]
@@ -144,6 +146,34 @@ def test_the_camera_is_looked_at_in_the_browser(visit: Any, address: str) -> Non
     assert "network" in page.page.locator(".steps").inner_text()
     page.page.locator("#camera").click()
     page.page.locator(".stage img:not([hidden])").wait_for()
+
+
+def test_a_detector_finds_in_the_browser_what_it_finds_in_python(visit: Any, hosted: Hosted, tmp_path: Path) -> None:
+    model = save(spots_detector(), tmp_path / "spots.safetensors")
+    result = export(str(model), to="web", images=2)
+    assert result.top1_agreement == 1
+    path = tmp_path / "many.png"
+    shown = spotted(*((x, y, (x + y) % 3) for x in (2, 7, 13) for y in (3, 6, 12)))
+    brightness = np.linspace(1, 0.7, 256).reshape(16, 16, 1)  # so that no two are equally sure
+    Image.fromarray((shown * brightness).astype(np.uint8).repeat(20, axis=0).repeat(30, axis=1)).save(path)
+    (expected,) = predict(str(model), str(path), runtime="onnx")
+    assert len(expected.detections) > 5
+    page = visit(hosted(result.path), width=390, height=844)
+    offline(page)
+    page.choose(path)
+    found = page.answer()
+    assert [label for label, _ in found] == [each.label for each in expected.detections]
+    assert [score for _, score in found] == pytest.approx([each.score for each in expected.detections], abs=1e-3)
+    read = "all => all.map(each => each.dataset.box.split(' ').map(Number))"
+    boxes = np.array(page.page.locator(".bars .score").evaluate_all(read), np.float32)
+    meant = np.array([each.box for each in expected.detections], np.float32)
+    assert np.diag(iou(boxes, meant)).min() > 0.99
+    assert "boxes" in page.page.locator(".steps").inner_text()
+    painted = (
+        "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((v) => v > 0)"
+    )
+    assert page.page.locator("canvas").evaluate(painted)
+    assert page.page.locator("#heat-setting").is_hidden()
 
 
 def test_photographs_have_the_same_five_classes_as_in_python(

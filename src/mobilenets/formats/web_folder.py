@@ -18,10 +18,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mobilenets.arch import cost
+from mobilenets.arch import Plan, cost
 from mobilenets.checkpoint import Card, Checkpoint
 from mobilenets.errors import InputError
 from mobilenets.files import write_atomically
+from mobilenets.formats.card import output_names
 from mobilenets.formats.onnx_file import to_onnx
 from mobilenets.formats.onnx_heat import head_of
 from mobilenets.formats.web_runtime import WebRuntime
@@ -115,7 +116,22 @@ def described(card: Card, size_bytes: int, runtime: str) -> dict[str, Any]:
         "bytes": size_bytes,
         "runtime": runtime,
         "explain": head_of(layout) is not None,
+        "detector": detector_json(layout),
         "report": False,
+    }
+
+
+def detector_json(layout: Plan) -> dict[str, Any] | None:
+    """Return what makes boxes of a detector's maps; None of a classifier."""
+    detector = layout.arch.detector
+    if detector is None:
+        return None
+    same = ("coder", "scores", "score_threshold", "nms_iou", "candidates", "detections")
+    return {
+        "outputs": output_names(layout),
+        "form": detector.anchors.form,
+        "levels": detector.anchors.levels,
+        **{name: getattr(detector, name) for name in same},
     }
 
 

@@ -25,7 +25,7 @@ _MEDIA_TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 
-BROWSER_ONLY = frozenset({"browser.js", "engine.js", "network.js", "pixels.js"})
+BROWSER_ONLY = frozenset({"boxes.js", "browser.js", "engine.js", "network.js", "pixels.js"})
 """Files that a service need not send: they run the model in the browser."""
 
 _BEHIND = frozenset({"package.json", "package-lock.json", "prove.js", "service-worker.js"})

@@ -36,9 +36,11 @@ export class BrowserBackend {
     }
   }
 
-  async predict(model, picture, { top }) {
-    const answer = await this.#ask("predict", { model: await this.#request(model), picture: picture.blob ?? picture.bitmap, top });
+  async predict(model, picture, { top, threshold }) {
+    const asked = { model: await this.#request(model), picture: picture.blob ?? picture.bitmap, top, threshold };
+    const answer = await this.#ask("predict", asked);
     const steps = { decode: answer.decodeMs, resize: answer.fitMs, network: answer.networkMs };
+    if (answer.boxesMs !== undefined) steps.boxes = answer.boxesMs;
     return { ...answer, steps };
   }
 
@@ -49,8 +51,8 @@ export class BrowserBackend {
   async #request(model) {
     const card = await this.card(model);
     const file = new URL(`models/${encodeURIComponent(model)}/${card.file}`, document.baseURI).href;
-    const { preprocess, labels } = card;
-    return { name: model, file, bytes: card.bytes, card: { preprocess, labels } };
+    const { preprocess, labels, detector } = card;
+    return { name: model, file, bytes: card.bytes, card: { preprocess, labels, detector } };
   }
 
   #ask(ask, request) {

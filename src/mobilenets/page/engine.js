@@ -21,12 +21,12 @@ const ANSWERS = {
     return { threads: ort.env.wasm.numThreads };
   },
 
-  async predict({ model, picture, top }) {
+  async predict({ model, picture, top, threshold }) {
     const network = await opened(model);
     const began = performance.now();
     const pixels = await pixelsOf(picture);
     const decodeMs = performance.now() - began;
-    const answer = await network.classify(pixels, top);
+    const answer = await network.predict(pixels, { top, threshold });
     const { width, height } = pixels;
     return { ...answer, width, height, decodeMs, totalMs: performance.now() - began };
   },

@@ -1,5 +1,6 @@
 // One model, run by ONNX Runtime Web: the same code in the page's worker and, when the export is proved, in Node.
 
+import { boxesOf } from "./boxes.js";
 import { fit } from "./preprocess.js";
 
 /**
@@ -23,22 +24,44 @@ class Network {
     this.card = card;
   }
 
-  /** Return the logits, Float32Array, and the heat, a tensor or null, of a picture that `preprocess.fit` has made. */
+  /**
+   * Compute what the network says of a picture that `preprocess.fit` has made.
+   * @returns {outputs, heat}: tensors, of a classifier its logits, of a detector boxes and scores of each level in turn;
+   *   and where it looked, a tensor or null.
+   */
   async run(fitted) {
     const { height, width, channels } = this.card.preprocess;
     const input = new this.ort.Tensor("uint8", fitted, [1, height, width, channels]);
-    const { logits, heat } = await this.session.run({ input });
-    return { logits: logits.data, heat: heat ?? null };
+    const said = await this.session.run({ input });
+    const names = this.card.detector?.outputs ?? ["logits"];
+    return { outputs: names.map((name) => said[name]), heat: said.heat ?? null };
   }
 
-  /** Classify a picture: the `top` best classes and, where the model tells it, where it looked for each; times in ms. */
-  async classify(picture, top) {
+  /** Say what is on a picture, the `top` best classes or the boxes from `threshold` on; times in ms. */
+  predict(picture, { top, threshold }) {
+    return this.card.detector ? this.#find(picture, threshold) : this.#classify(picture, top);
+  }
+
+  async #find(picture, threshold) {
+    const { labels, preprocess, detector } = this.card;
+    const began = performance.now();
+    const fitted = fit(picture, preprocess);
+    const fitMs = performance.now() - began;
+    const { outputs } = await this.run(fitted);
+    const networkMs = performance.now() - began - fitMs;
+    const found = boxesOf(outputs, detector, preprocess, picture, threshold);
+    const boxesMs = performance.now() - began - fitMs - networkMs;
+    return { detections: found.map((each) => ({ label: labels[each.index], ...each })), fitMs, networkMs, boxesMs };
+  }
+
+  /** Return the `top` best classes and, where the model tells it, where it looked for each. */
+  async #classify(picture, top) {
     const began = performance.now();
     const fitted = fit(picture, this.card.preprocess);
     const fitMs = performance.now() - began;
-    const { logits, heat } = await this.run(fitted);
+    const { outputs: [logits], heat } = await this.run(fitted);
     const networkMs = performance.now() - began - fitMs;
-    const predictions = likeliest(logits, this.card.labels, top);
+    const predictions = likeliest(logits.data, this.card.labels, top);
     if (heat !== null) {
       const [, classes, rows, columns] = heat.dims;
       predictions.slice(0, classes).forEach((prediction, place) => {

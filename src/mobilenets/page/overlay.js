@@ -36,7 +36,11 @@ export function draw(canvas, size, { heat, opacity, preprocess, detections, chos
   context.clearRect(0, 0, width, height);
   const scale = { x: width / size.width, y: height / size.height };
   if (heat && opacity > 0) drawHeat(context, heat, opacity, seenPart(size.height, size.width, preprocess), scale);
-  if (detections) detections.forEach((each, index) => drawBox(context, each, scale, ratio, chosen === null || chosen === index));
+  if (!detections) return;
+  const strong = (index) => chosen === null || chosen === index;
+  detections.forEach((each, index) => drawBox(context, each, scale, ratio, strong(index)));
+  for (let index = detections.length - 1; index >= 0; index -= 1) drawName(context, detections[index], scale, ratio, strong(index)); // the surest on top
+  context.globalAlpha = 1;
 }
 
 function drawHeat(context, heat, opacity, seen, scale) {
@@ -90,23 +94,26 @@ function coloured(values, opacity) {
   return canvas;
 }
 
-function drawBox(context, { label, score, box }, scale, ratio, strong) {
-  const hue = hueOf(label);
+function drawBox(context, { label, box }, scale, ratio, strong) {
   const [left, top, right, bottom] = [box[0] * scale.x, box[1] * scale.y, box[2] * scale.x, box[3] * scale.y];
   context.globalAlpha = strong ? 1 : 0.3;
   context.lineWidth = 3 * ratio;
   context.lineJoin = "round";
-  context.strokeStyle = hue;
+  context.strokeStyle = hueOf(label);
   context.strokeRect(left, top, right - left, bottom - top);
+}
+
+function drawName(context, { label, score, box }, scale, ratio, strong) {
+  const [left, top] = [box[0] * scale.x, box[1] * scale.y];
+  context.globalAlpha = strong ? 1 : 0.3;
   context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
   const words = `${label} ${Math.round(100 * score)} %`;
   const [width, height] = [context.measureText(words).width + 10 * ratio, 20 * ratio];
   const x = Math.max(0, Math.min(left - 1.5 * ratio, context.canvas.width - width));
   const y = top >= height ? top - height : Math.min(top, context.canvas.height - height);
-  context.fillStyle = hue;
+  context.fillStyle = hueOf(label);
   context.fillRect(x, y, width, height);
   context.fillStyle = "#fff";
   context.textBaseline = "middle";
   context.fillText(words, x + 5 * ratio, y + height / 2);
-  context.globalAlpha = 1;
 }

@@ -1,11 +1,12 @@
-// Runs a model of this folder in Node, by the files that browsers run: node prove.js MODEL PICTURES LOGITS
-// PICTURES holds uint8 pictures as they enter the network, one behind the other; LOGITS will hold float32 for each.
+// Runs a model of this folder in Node, by the files that browsers run: node prove.js MODEL PICTURES ANSWERS
+// PICTURES holds uint8 pictures as they enter the network, one behind the other; ANSWERS will hold float32 for each:
+// logits, or a detector's maps one behind the other.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import * as ort from "./ort.js";
 import { openNetwork } from "./network.js";
 
-const [, , model, pictures, logits] = process.argv;
+const [, , model, pictures, said] = process.argv;
 const card = JSON.parse(readFileSync(new URL(`models/${model}/model.json`, import.meta.url), "utf-8"));
 ort.env.logLevel = "error";
 ort.env.wasm.numThreads = 1;
@@ -23,9 +24,9 @@ const answers = [];
 const times = [];
 for (let begin = 0; begin < all.length; begin += size) {
   const began = performance.now();
-  const answer = await network.run(all.slice(begin, begin + size));
+  const { outputs } = await network.run(all.slice(begin, begin + size));
   times.push(performance.now() - began);
-  answers.push(Buffer.from(Float32Array.from(answer.logits).buffer));
+  for (const { data } of outputs) answers.push(Buffer.from(Float32Array.from(data).buffer));
 }
-writeFileSync(logits, Buffer.concat(answers));
+writeFileSync(said, Buffer.concat(answers));
 console.log(JSON.stringify({ times_ms: times }));

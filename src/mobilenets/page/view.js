@@ -182,7 +182,7 @@ export class View {
 
   #showDetections(detections) {
     this.#headline(this.said(), detections.length ? `best score ${percent(Math.max(...detections.map((each) => each.score)))}` : "");
-    this.#rows(detections.map(({ label, score }, index) => ({ label, score, hue: hueOf(label), index, choosable: true })));
+    this.#rows(detections.map(({ label, score, box }, index) => ({ label, score, box, hue: hueOf(label), index, choosable: true })));
   }
 
   #headline(words, small) {
@@ -195,14 +195,17 @@ export class View {
   #rows(rows) {
     const { bars } = this.#parts;
     bars.hidden = rows.length === 0;
+    bars.classList.toggle("many", rows.length > 6);
     while (bars.children.length > rows.length) bars.lastElementChild.remove();
     while (bars.children.length < rows.length) bars.append(this.#row(bars.children.length));
-    rows.forEach(({ label, score, hue, index, choosable }, place) => {
+    rows.forEach(({ label, score, box, hue, index, choosable }, place) => {
       const button = bars.children[place].firstElementChild;
       button.querySelector(".name").textContent = label;
       const number = button.querySelector(".score");
       number.textContent = percent(score);
       number.dataset.score = score;
+      if (box) number.dataset.box = box.join(" ");
+      else delete number.dataset.box;
       const fill = button.querySelector(".fill");
       fill.style.width = `${100 * score}%`;
       if (hue) fill.style.setProperty("--hue", hue);
