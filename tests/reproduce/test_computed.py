@@ -9,38 +9,37 @@ from pathlib import Path
 import pytest
 
 from mobilenets.reproduce import COMPUTED, NAMES, reproduce
-from mobilenets.reproduce.detectors import COCO_80, V2_TAP, Map, detector_parts, head_parts
+from mobilenets.reproduce.detectors import detector_parts
 from mobilenets.reproduce.memory import kilobytes
-from mobilenets.reproduce.published import network
 from mobilenets.reproduce.residual import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "papers"
 
 
-def test_ssd_head_by_hand() -> None:
-    """One map of 10x10x8 with 2 anchors and 3 classes, and one layer to 5x5x4 behind it."""
-    maps, extra = (Map(8, 10, 2),), (Map(4, 5, 2),)
-    ssd = head_parts(maps, extra, 3, lite=False)
-    assert [(part.parameters, part.multiply_adds) for part in ssd] == [
-        (9 * 8 * 2 * 7, 9 * 8 * 2 * 7 * 100),
-        (9 * 4 * 2 * 7, 9 * 4 * 2 * 7 * 25),
-        (8 * 2 + 9 * 2 * 4, 8 * 2 * 100 + 9 * 2 * 4 * 25),
-    ]
-    lite = head_parts(maps, extra, 3, lite=True)
-    assert lite[0].parameters == 2 * 9 * 8 + 8 * 2 * 7
-    assert lite[2].parameters == 8 * 2 + 9 * 2 + 2 * 4
-    assert [part.biases for part in lite] == [14, 14, 0]
+def test_ssd_heads_by_hand() -> None:
+    """A map of 10x10x1280 with 6 anchors and 80 classes, and the stage that makes 5x5x512 of it."""
+    ssd = {part.name: part for part in detector_parts("ssdlite_mobilenet_v2", lite=False)}
+    lite = {part.name: part for part in detector_parts("ssdlite_mobilenet_v2")}
+    outputs = 6 * (4 + 81)
+    assert ssd["head 10x10x1280"].parameters == 9 * 1280 * outputs
+    assert ssd["head 10x10x1280"].multiply_adds == 100 * 9 * 1280 * outputs
+    assert lite["head 10x10x1280"].parameters == 2 * 9 * 1280 + 1280 * outputs
+    assert lite["head 10x10x1280"].biases == ssd["head 10x10x1280"].biases == outputs
+    assert ssd["extra 5x5x512"].multiply_adds == 100 * 1280 * 256 + 25 * 9 * 256 * 512
+    assert lite["extra 5x5x512"].parameters == 1280 * 256 + 9 * 256 + 256 * 512
+    assert lite["extra 5x5x512"].biases == 0
+    assert lite["backbone"] == ssd["backbone"]
 
 
 def test_ssdlite_on_v2_taps_what_the_paper_says() -> None:
-    parts = detector_parts(network("mobilenet_v2"), V2_TAP, classes=COCO_80)
+    parts = detector_parts("ssdlite_mobilenet_v2")
     assert [part.name for part in parts][:3] == ["backbone", "head 20x20x576", "head 10x10x1280"]
+    assert len(parts) == 1 + 6 + 4
 
 
 def test_reduced_tail_halves_channels_behind_the_tap() -> None:
-    whole = detector_parts(network("mobilenet_v3_large"), "block_13_expand")
-    reduced = detector_parts(network("mobilenet_v3_large"), "block_13_expand", reduced=True)
+    whole, reduced = (detector_parts(f"ssdlite_mobilenet_v3_large{tail}") for tail in ("_full", ""))
     assert [part.name for part in whole][1:3] == ["head 20x20x672", "head 10x10x960"]
     assert [part.name for part in reduced][1:3] == ["head 20x20x672", "head 10x10x480"]
     assert reduced[0].parameters < whole[0].parameters

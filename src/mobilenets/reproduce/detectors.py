@@ -1,28 +1,25 @@
 """V2's Tables 5 and 6 and V3's Table 6: what SSD's and SSDLite's heads cost on a MobileNet at 320x320.
 
-The papers print totals and leave the layout to the TensorFlow Object Detection API, with which they trained. What
-is counted here is that library's: six maps, the first at the expansion of the block with output stride 16, the second
-at the last layer, then four more of 512, 256, 256 and 128 channels, each a 1x1 convolution to half of them and a 3x3
-one at stride 2. A head looks at every map for the boxes (4 numbers) and the classes (background included), 3 anchors a
-place on the first map and 6 on the others. SSDLite puts a depthwise and a 1x1 convolution for every 3x3 one.
+The papers print totals and leave the layout to the TensorFlow Object Detection API, with which they trained. What is
+counted here is that library's, the tables of `mobilenets.arch.ssdlite`: six maps, the first at the expansion of the
+block with output stride 16, the second at the last layer, then four more of 512, 256, 256 and 128 channels, each a 1x1
+convolution to half of them and a 3x3 one at stride 2. A head looks at every map for the boxes (4 numbers) and the
+classes (background included), 3 anchors a place on the first map and 6 on the others. SSDLite puts a depthwise and a
+1x1 convolution for every 3x3 one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mobilenets.arch import Arch, Op, Plan, plan
+from mobilenets.arch import DETECTORS, Op, plan
 from mobilenets.arch.cost import multiply_adds, parameters
-from mobilenets.arch.mobilenet import Bneck, Conv, Pool
 from mobilenets.draw import FAINT, RIGHT, WRONG, figure_style, to_png
 from mobilenets.reproduce.outcome import Reproduction, Row, Settings, compared
-from mobilenets.reproduce.published import batch_norm_parameters, network
 
 RESOLUTION = 320
-EXTRA_CHANNELS = (512, 256, 256, 128)
-FIRST_ANCHORS, ANCHORS = 3, 6
-COCO_80, COCO_90 = 81, 91
-"""Classes with the background: the 80 that COCO uses, and the 90 that its numbering and TensorFlow's heads have."""
+COCO_90 = 90
+"""The classes that COCO's numbering and TensorFlow's heads have, of which COCO uses 80."""
 
 
 @dataclass(frozen=True)
@@ -35,75 +32,45 @@ class Part:
     biases: int = 0
 
 
-@dataclass(frozen=True)
-class Map:
-    """A feature map that a head looks at."""
+def detector_parts(name: str, *, width: float = 1.0, classes: int | None = None, lite: bool = True) -> list[Part]:
+    """Return the parts of a detector at 320x320: the backbone, the heads, one a map, then the extra stages.
 
-    channels: int
-    side: int
-    anchors: int
-
-
-def head_parts(maps: tuple[Map, ...], extra: tuple[Map, ...], classes: int, *, lite: bool) -> list[Part]:
-    """Return the heads, one a map, and the extra layers that make the maps `extra` out of the last of `maps`."""
-    parts = []
-    for each in (*maps, *extra):
-        outputs = each.anchors * (classes + 4)
-        # The boxes' and the classes' heads are two: each has its own depthwise convolution in SSDLite.
-        weights = each.channels * (outputs + 2 * 9) if lite else 9 * each.channels * outputs
-        name = f"head {each.side}x{each.side}x{each.channels}"
-        parts.append(Part(name, weights, weights * each.side**2, outputs))
-    before = maps[-1]
-    for each in extra:
-        half = each.channels // 2
-        squeeze = before.channels * half
-        spatial = half * (9 + each.channels) if lite else 9 * half * each.channels
-        madds = squeeze * before.side**2 + spatial * each.side**2
-        parts.append(Part(f"extra {each.side}x{each.side}x{each.channels}", squeeze + spatial, madds))
-        before = each
-    return parts
-
-
-def detector_parts(
-    arch: Arch, tap: str, *, width: float = 1.0, classes: int = COCO_80, lite: bool = True, reduced: bool = False
-) -> list[Part]:
-    """Return the parts of a detector on `arch` at 320x320, the backbone first.
-
-    `tap` is the operation whose output is the first map. Below width 1.0 the last convolution and the extra layers
-    are scaled too, as the library does. `reduced` halves the channels between the first map and the last.
+    Args:
+        name: one of `DETECTORS`.
+        width: the multiplier of its channels.
+        classes: without the background; as many as its table has by default.
+        lite: with SSDLite's separable convolutions, otherwise with SSD's full ones.
     """
-    layout = _backbone(arch, tap, width, reduced=reduced)
-    weights = sum(parameters(op) for op in layout.ops) - batch_norm_parameters(layout)
-    backbone = Part("backbone", weights, sum(multiply_adds(op) for op in layout.ops))
-    first, last = layout.op(tap), layout.ops[-1]
-    maps = (_map(first, FIRST_ANCHORS), _map(last, ANCHORS))
-    side, extra = maps[-1].side, []
-    for channels in EXTRA_CHANNELS:
-        side = -(-side // 2)
-        extra.append(Map(max(16, int(channels * width)), side, ANCHORS))  # 16 is the library's least
-    return [backbone, *head_parts(maps, tuple(extra), classes, lite=lite)]
+    arch = DETECTORS[name]
+    detector = arch.detector
+    assert detector is not None
+    if not lite:
+        detector = replace(detector, heads="ssd")
+    layout = plan(replace(arch, detector=detector), width=width, resolution=RESOLUTION, classes=classes)
+    backbone: list[Op] = []
+    heads: list[list[Op]] = [[] for _ in detector.anchors.counts]
+    extras: list[list[Op]] = [[] for _ in detector.extras]
+    for op in layout.ops:
+        kind, _, rest = op.name.partition("_")
+        of = {"boxes": heads, "scores": heads, "extra": extras}.get(kind)
+        (backbone if of is None else of[int(rest.partition("_")[0]) - 1]).append(op)
+    return [
+        _part("backbone", backbone),
+        *(_part(f"head {_size(ops[0].source_shape)}", ops) for ops in heads),
+        *(_part(f"extra {_size(ops[-1].out)}", ops) for ops in extras),
+    ]
 
 
-def _map(op: Op, anchors: int) -> Map:
-    return Map(op.out[0], op.out[1], anchors)
+def _part(name: str, ops: list[Op]) -> Part:
+    biases = sum(op.out[0] for op in ops if op.bias)
+    batch_norm = sum(2 * op.out[0] for op in ops if op.batch_norm)
+    weights = sum(map(parameters, ops)) - biases - batch_norm
+    return Part(name, weights, sum(map(multiply_adds, ops)), biases)
 
 
-def _backbone(arch: Arch, tap: str, width: float, *, reduced: bool) -> Plan:
-    """Return the network up to its pooling, at 320."""
-    rows = arch.rows[: next(index for index, row in enumerate(arch.rows) if isinstance(row, Pool))]
-    rows = tuple(replace(row, widening="scale") if isinstance(row, Conv) and not row.expands else row for row in rows)
-    if reduced:
-        first = plan(arch).op(tap).row
-        rows = (*rows[:first], *(_halved(row, tapped=index == 0) for index, row in enumerate(rows[first:])))
-    return plan(replace(arch, rows=rows), width=width, resolution=RESOLUTION)
-
-
-def _halved(row: object, *, tapped: bool) -> Bneck | Conv:
-    """Halve a line of V3's table; the block whose expansion is tapped keeps that."""
-    if isinstance(row, Bneck):
-        return replace(row, exp=row.exp if tapped else row.exp // 2, c=row.c // 2)
-    assert isinstance(row, Conv)
-    return replace(row, c=row.c // 2)
+def _size(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{height}x{width}x{channels}"
 
 
 def _sum(name: str, parts: list[Part]) -> Part:
@@ -115,8 +82,6 @@ def _sum(name: str, parts: list[Part]) -> Part:
     )
 
 
-V1_TAP, V2_TAP = "block_11_pointwise", "block_14_expand"
-V3_LARGE_TAP, V3_SMALL_TAP = "block_13_expand", "block_9_expand"
 ASSUMED = (
     "The paper does not print the layout. Counted is that of the TensorFlow Object Detection API, with which it was "
     "trained: maps of 20x20 (576 channels), 10x10 (1280), 5x5 (512), 3x3 (256), 2x2 (256) and 1x1 (128); 3 anchors a "
@@ -131,7 +96,7 @@ TWICE = (
 def reproduce_v2_table5(_settings: Settings) -> Reproduction:
     """Count SSD's and SSDLite's heads on MobileNetV2."""
     section = "Table 5"
-    parts = {lite: detector_parts(network("mobilenet_v2"), V2_TAP, lite=lite)[1:] for lite in (False, True)}
+    parts = {lite: detector_parts("ssdlite_mobilenet_v2", lite=lite)[1:] for lite in (False, True)}
     ssd, lite = _sum("SSD", parts[False]), _sum("SSDLite", parts[True])
     both = "multiplications and additions counted apart"
     rows = (
@@ -173,11 +138,11 @@ def reproduce_v2_table6(_settings: Settings) -> Reproduction:
             Row(what, None, madds, "B multiply-adds", section=section),
             Row(what, None, score, "mAP", section=section),
         ]
-    for what, arch, tap, params, madds, score, pixel in (
-        ("MNet V1 + SSDLite", "mobilenet_v1", V1_TAP, "5.1", "1.3", "22.2", "270"),
-        ("MNet V2 + SSDLite", "mobilenet_v2", V2_TAP, "4.3", "0.8", "22.1", "200"),
+    for what, name, params, madds, score, pixel in (
+        ("MNet V1 + SSDLite", "ssdlite_mobilenet_v1", "5.1", "1.3", "22.2", "270"),
+        ("MNet V2 + SSDLite", "ssdlite_mobilenet_v2", "4.3", "0.8", "22.1", "200"),
     ):
-        whole = _sum(what, detector_parts(network(arch), tap))
+        whole = _sum(what, detector_parts(name))
         rows += [
             compared(what, whole.parameters / 1e6, params, "M parameters", section=section),
             compared(what, whole.multiply_adds / 1e9, madds, "B multiply-adds", section=section),
@@ -201,20 +166,19 @@ def v3_table6() -> list[Row]:
     """Count the detectors of V3's Table 6 that are made of tables we have."""
     section = "Table 6: SSDLite on COCO, 320x320"
     rows = []
-    large = "mobilenet_v3_large"
     copied = "V2's own paper; with the 90 classes that meet this table's other lines it has 4.4 M"
     more = "0.62 follows from the 219 M at 224 that Table 3 prints for this backbone, where 217 is the count"
-    for what, arch, tap, width, reduced, params, madds, score, note in (
-        ("V1", "mobilenet_v1", V1_TAP, 1.0, False, "5.1", "1.3", "22.2", "from V2's own paper, which had 80 classes"),
-        ("V2", "mobilenet_v2", V2_TAP, 1.0, False, "4.3", "0.80", "22.1", copied),
-        ("V3", large, V3_LARGE_TAP, 1.0, False, "4.97", "0.62", "22.0", ""),
-        ("V3, reduced", large, V3_LARGE_TAP, 1.0, True, "3.22", "0.51", "22.0", ""),
-        ("V2 0.35", "mobilenet_v2", V2_TAP, 0.35, False, "0.93", "0.16", "13.7", ""),
-        ("V2 0.5", "mobilenet_v2", V2_TAP, 0.5, False, "1.54", "0.27", "16.6", ""),
-        ("V3-Small", "mobilenet_v3_small", V3_SMALL_TAP, 1.0, False, "2.49", "0.21", "16.0", ""),
-        ("V3-Small, reduced", "mobilenet_v3_small", V3_SMALL_TAP, 1.0, True, "1.77", "0.16", "16.1", ""),
+    for what, name, width, params, madds, score, note in (
+        ("V1", "ssdlite_mobilenet_v1", 1.0, "5.1", "1.3", "22.2", "from V2's own paper, which had 80 classes"),
+        ("V2", "ssdlite_mobilenet_v2", 1.0, "4.3", "0.80", "22.1", copied),
+        ("V3", "ssdlite_mobilenet_v3_large_full", 1.0, "4.97", "0.62", "22.0", ""),
+        ("V3, reduced", "ssdlite_mobilenet_v3_large", 1.0, "3.22", "0.51", "22.0", ""),
+        ("V2 0.35", "ssdlite_mobilenet_v2", 0.35, "0.93", "0.16", "13.7", ""),
+        ("V2 0.5", "ssdlite_mobilenet_v2", 0.5, "1.54", "0.27", "16.6", ""),
+        ("V3-Small", "ssdlite_mobilenet_v3_small_full", 1.0, "2.49", "0.21", "16.0", ""),
+        ("V3-Small, reduced", "ssdlite_mobilenet_v3_small", 1.0, "1.77", "0.16", "16.1", ""),
     ):
-        parts = detector_parts(network(arch), tap, width=width, classes=COCO_90, reduced=reduced)
+        parts = detector_parts(name, width=width, classes=COCO_90)
         whole = _sum(what, parts)
         rows += [
             compared(what, (whole.parameters + whole.biases) / 1e6, params, "M parameters", section=section, note=note),
