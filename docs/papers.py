@@ -14,7 +14,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_suffix(".md")
 FOLDER = Path(__file__).with_suffix("")
-MARK = re.compile(r"<!-- ([\w-]+) / ([^\n]*?): generated -->\n(?:.*?)<!-- end -->", re.DOTALL)
+MARK = re.compile(r"<!-- ([\w-]+) / ([^\n]*?)(?: \| ([^\n]*?))?: generated -->\n(?:.*?)<!-- end -->", re.DOTALL)
 
 
 def main() -> None:
@@ -32,16 +32,21 @@ def generated(text: str) -> str:
 
 
 def _table(match: re.Match[str]) -> str:
-    """Return what one section of a reproduction has of ours as a Markdown table, between the marks it was found in."""
+    """Return what one section of a reproduction has of ours as a Markdown table, between the marks it was found in.
+
+    Behind a bar the mark may say which rows: those whose first words match the whole of a regular expression.
+    """
     from mobilenets.reproduce.outcome import HEADER, row_from_json
     from mobilenets.reproduce.pages import markdown
 
-    name, section = match.groups()
+    name, section, chosen = match.groups()
     document = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     rows = [row_from_json(row) for row in document["rows"] if row["section"] == section and row["ours"] is not None]
+    rows = [row for row in rows if chosen is None or re.fullmatch(chosen, row.what)]
     if not rows:
-        raise SystemExit(f"{PAGE}: {name} has no section {section!r}")
-    return f"<!-- {name} / {section}: generated -->\n{markdown(rows, HEADER)}\n<!-- end -->"
+        raise SystemExit(f"{PAGE}: {name} has no section {section!r} with such rows")
+    mark = f"{name} / {section}" + (f" | {chosen}" if chosen else "")
+    return f"<!-- {mark}: generated -->\n{markdown(rows, HEADER)}\n<!-- end -->"
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def _law_row(name: str, width: float, side: int, ratio: float) -> Row:
         ratio,
         f"{law:.4f}",
         "of the multiply-adds",
-        note=f"{100 * (ratio / law - 1):+.1f} %" if round(100 * (ratio / law - 1), 1) else "",
+        note="" if ratio == law else f"{100 * (ratio / law - 1):+.1f} %",
+        agrees=True if ratio == law else None,  # a limit, and called rough: nothing to meet
         section=f"Width^2 x resolution^2, {name}",
     )
 
