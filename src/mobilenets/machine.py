@@ -9,7 +9,7 @@ from pathlib import Path
 
 VECTOR_INSTRUCTIONS = (
     *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni"),
-    *("avx512f", "avx512bw", "avx512vl", "avx512_vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )

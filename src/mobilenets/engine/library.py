@@ -67,7 +67,7 @@ _X86 = {
 _AVX2 = ("sse4.1", "avx", "avx2", "f16c", "fma")
 _C_X86 = {"avx512": (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq"), "avx2": _AVX2, "baseline": ("sse4.1",)}
 _C_MORE = {  # by what the system calls them
-    "avx512": {"avx512_vnni": "avx512vnni", "avx512_vbmi": "avx512vbmi", "avx512_vbmi2": "avx512vbmi2"},
+    "avx512": {"avx512_vnni": "avx512vnni", "avx512vbmi": "avx512vbmi", "avx512_vbmi2": "avx512vbmi2"},
     "avx2": {"avx_vnni": "avxvnni"},
     "baseline": {},
 }
