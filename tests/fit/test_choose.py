@@ -193,6 +193,24 @@ def test_ram_is_the_planners(table_file: Path) -> None:
     assert chosen.flash_bytes == flash_bytes(plain_card(layout, chosen.precision))
 
 
+def test_streamed_ram_is_what_c_allocates(tmp_path: Path) -> None:
+    import re
+
+    from mobilenets.bench.synthetic import quick_int8, random_checkpoint
+    from mobilenets.formats.native_file import to_native
+
+    asked = {"ram": "64KiB", "flash": "2MB", "precision": "int8", "resolution": 96, "runtime": "reference"}
+    chosen = mobilenets.fit("mobilenet_v2", memory="streamed", only=True, out=tmp_path, **asked).chosen  # type: ignore[arg-type]
+    layout = plan(ARCHITECTURES[chosen.model], width=chosen.width, resolution=chosen.resolution)
+    header = to_native(quick_int8(random_checkpoint(layout)), name="net", version="1")["net.h"].decode()
+    (arena,) = re.findall(r"#define NET_ARENA_BYTES (\d+)", header)
+    assert chosen.ram_bytes == int(arena) <= 64 * 1024
+    with pytest.raises(InputError, match=r"the bound that binds is 64\.0 KiB of RAM"):
+        mobilenets.fit("mobilenet_v2", only=True, out=tmp_path, **asked)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--memory is layerwise, fused or streamed"):
+        mobilenets.fit("mobilenet_v2", memory="none", ram="1MB")  # type: ignore[arg-type]
+
+
 def test_accuracies_are_published_or_near_what_is_published() -> None:
     found = expected("mobilenet_v2", 1.0, 224)
     assert found is not None

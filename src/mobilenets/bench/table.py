@@ -62,16 +62,19 @@ class Timed:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Timed:
-        """Return the network that :meth:`to_json` wrote."""
-        height, side = data["resolution"]
-        layout = plan(
-            arch_from_json(data["arch"]),
-            width=float(data["width"]),
-            resolution=(int(height), int(side)),
-            classes=int(data["classes"]),
-            in_channels=int(data["in_channels"]),
-        )
+    def from_json(cls, data: Mapping[str, Any], known: dict[str, Plan]) -> Timed:
+        """Return the network that :meth:`to_json` wrote; `known` has the plans made before, by what they are of."""
+        key = json.dumps([data[name] for name in ("arch", "width", "resolution", "classes", "in_channels")])
+        if key not in known:
+            height, side = data["resolution"]
+            known[key] = plan(
+                arch_from_json(data["arch"]),
+                width=float(data["width"]),
+                resolution=(int(height), int(side)),
+                classes=int(data["classes"]),
+                in_channels=int(data["in_channels"]),
+            )
+        layout = known[key]
         parts = tuple(float(each) for each in data.get("parts_ms", ()))
         return cls(layout, float(data["ms"]), float(data["min_ms"]), float(data["watch_ms"]), parts)
 
@@ -144,12 +147,13 @@ def read_table(path: Path) -> Table:
         ) from None
     except ValueError:
         raise InputError(f"{path}: no latency table (not JSON): make it with mobilenets bench --table FILE") from None
+    known: dict[str, Plan] = {}
     try:
         if data["format"] != FORMAT:
             raise InputError(f"{path}: a latency table of format {data['format']}, and this version reads {FORMAT}")
         networks = {
             Configuration(str(each["runtime"]), str(each["precision"]), int(each["threads"])): tuple(
-                Timed.from_json(network) for network in each["networks"]
+                Timed.from_json(network, known) for network in each["networks"]
             )
             for each in data["tables"]
         }

@@ -84,9 +84,9 @@ def lower_bound(buffers: Sequence[Buffer], align: int = 1) -> int:
             max((_saved(sizes[name], sizes[under], lead) for under, lead in buffer.over if under in alive), default=0)
             for name, buffer in alive.items()
         )
-        most = max(most, need)
-    # The last buffer need not be filled up to the alignment.
-    return most - (align - 1)
+        # The last buffer need not be filled up to the alignment.
+        most = max(most, need - max((sizes[name] - buffer.bytes for name, buffer in alive.items()), default=0))
+    return most
 
 
 def _saved(size: int, under: int, lead: int) -> int:

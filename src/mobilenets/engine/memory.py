@@ -24,7 +24,7 @@ from typing import Literal
 
 from mobilenets.arch import Op, Plan, Precision
 from mobilenets.arch.cost import BYTES
-from mobilenets.engine.arena import Buffer, Placed, arrange, occupied, total
+from mobilenets.engine.arena import Buffer, Placed, arrange, lower_bound, occupied, total
 from mobilenets.engine.flow import PIXELS
 from mobilenets.engine.sections import SUM_BYTES, section_buffers, sections
 from mobilenets.engine.stages import Stage, readers, stages
@@ -97,6 +97,16 @@ def peak(plan: Plan, precision: Precision = "float32", mode: Mode = "layerwise")
     1404928
     """
     return layout(plan, precision, mode).total
+
+
+def least(plan: Plan, precision: Precision = "float32") -> int:
+    """Return the bytes below which the arena cannot be, layer by layer: mostly what it takes, and quickly told.
+
+    >>> from mobilenets.arch import arch_named, plan
+    >>> least(plan(arch_named("mobilenet_v2")), "int8")
+    1404928
+    """
+    return lower_bound(_layerwise(plan, precision), ALIGN)
 
 
 def layout(

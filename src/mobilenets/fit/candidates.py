@@ -47,6 +47,11 @@ class Candidate:
         return ram_bytes(self.layout, self.precision, self.memory)
 
     @cached_property
+    def _least_ram(self) -> int:
+        """What no arrangement of the activations is below: told much faster than the best arrangement."""
+        return memory.least(self.layout, "int8" if self.precision == "int8" else "float32")
+
+    @cached_property
     def flash_bytes(self) -> int:
         """Of the checkpoint, its labels numbers."""
         return flash_bytes(plain_card(self.layout, self.precision))
@@ -69,6 +74,13 @@ class Candidate:
             case _:
                 return self.ram_bytes
 
+    def at_least(self, bound: str) -> float | None:
+        """Return what is quickly told of :meth:`amount`: of RAM what no arrangement layer by layer is below.
+
+        Where rows or pixels are kept instead of maps, it is a number by which networks can be compared, no bound.
+        """
+        return self._least_ram if bound == "ram_bytes" else self.amount(bound)
+
     def exceeded(self, budget: Budget) -> dict[str, float]:
         """Return how many times a bound each amount is, of those that are above their bounds."""
         bounds = budget.bounds()
@@ -82,6 +94,8 @@ class Candidate:
     def fits(self, budget: Budget) -> bool:
         """Say whether it is within all bounds; the dear ones are looked at only where the cheap ones hold."""
         bounds = budget.bounds()
+        if "ram_bytes" in bounds and self.memory == "layerwise" and self._least_ram > bounds["ram_bytes"]:
+            return False
         return all(
             (amount := self.amount(name)) is None or amount <= bounds[name] for name in CHEAPEST_FIRST if name in bounds
         )

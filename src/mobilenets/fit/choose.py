@@ -104,7 +104,7 @@ def _next_better(order: Sequence[Candidate], best: Candidate, budget: Budget) ->
         return ["nothing better is known: the budget leaves room"]
     nearest = min(likely, key=lambda each: max(each.exceeded(budget).values()))
     over = ", ".join(
-        f"{quantity(name, nearest.amount(name) or 0)} of {quantity(name, budget.bounds()[name])}"
+        f"{quantity(name, nearest.amount(name) or 0)}, {quantity(name, budget.bounds()[name])} at most"
         for name in nearest.exceeded(budget)
     )
     gain = nearest.expected.top1 - best.expected.top1
@@ -142,14 +142,17 @@ def _doubts(best: Candidate, grid: Grid) -> list[str]:
 def impossible(everything: Sequence[Candidate], budget: Budget) -> str:
     """Say which bound binds, and what would fit."""
     bounds = budget.bounds()
+    # What takes least by what is quickly told has the network that is nearest to fitting; the rest need not be planned.
+    rough = {name: sorted(everything, key=lambda each: each.at_least(name) or 0.0) for name in bounds}
     within = {
-        name: sum((amount := each.amount(name)) is not None and amount <= bound for each in everything)
+        name: sum((amount := each.at_least(name)) is not None and amount <= bound for each in everything)
         for name, bound in bounds.items()
     }
     tightest = min(within, key=lambda name: within[name])
-    closest = min(everything, key=lambda each: max(each.exceeded(budget).values(), default=0.0))
+    likely = list({id(each): each for name in bounds for each in rough[name][:LOOKED_AT]}.values())
+    closest = min(likely, key=lambda each: max(each.exceeded(budget).values(), default=0.0))
     least = min(
-        (each for each in everything if each.amount(tightest) is not None),
+        (each for each in rough[tightest][:LOOKED_AT] if each.amount(tightest) is not None),
         key=lambda each: each.amount(tightest) or 0.0,
         default=closest,
     )

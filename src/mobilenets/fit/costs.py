@@ -132,6 +132,9 @@ def work(operations: Operations) -> dict[str, Values]:
             "numbers": written,
             "weights": out * into,
             "cold weights": out * into * _cold(c["weights"]),
+            "odd written": written * (channels % VECTOR != 0),
+            "odd read": source * pixels * (source % VECTOR != 0),
+            "narrow read": source * pixels * (source < VECTOR),
         },
         "depthwise": _depthwise(c, out, into),
         "full": {"operations": one, "multiply-adds": out * pixels * source * c["kernel"] ** 2, "written": written},
@@ -141,7 +144,11 @@ def work(operations: Operations) -> dict[str, Values]:
             "cold weights": channels * source * _cold(c["weights"]),
         },
         "add": {"operations": one, "numbers": written},
-        "pool": {"operations": one, "numbers": source * c["read"]},
+        "pool": {
+            "operations": one,
+            "numbers": source * c["read"],
+            "odd numbers": source * c["read"] * (source % VECTOR != 0),
+        },
         "scale": {"operations": one, "numbers": written},
     }.items():
         is_kind = c["kind"] == KINDS.index(kind)
@@ -150,6 +157,13 @@ def work(operations: Operations) -> dict[str, Values]:
         has = (c["activation"] == code).astype(np.float64)
         found |= {f"{activation} operations": has, f"{activation} numbers": has * written}
     return found
+
+
+BESIDE = (
+    *("scale operations", "scale numbers", "pool numbers", "pool odd numbers", "add numbers"),
+    *("pointwise odd written", "pointwise odd read", "pointwise narrow read", "hard_swish numbers"),
+)
+"""What makes a runtime reorder: operations that want channels to lie otherwise than their neighbours do."""
 
 
 def _depthwise(c: dict[str, Values], out: Values, into: Values) -> dict[str, Values]:

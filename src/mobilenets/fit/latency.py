@@ -18,7 +18,7 @@ import numpy as np
 
 from mobilenets.bench.table import Timed
 from mobilenets.errors import InputError
-from mobilenets.fit.costs import KINDS, VECTOR, Operations, encode, likeness, work
+from mobilenets.fit.costs import BESIDE, KINDS, Operations, encode, likeness, work
 from mobilenets.fit.regression import Smooth, robust_costs, smooth
 
 if TYPE_CHECKING:
@@ -30,15 +30,17 @@ if TYPE_CHECKING:
 
 FEWEST = 12
 """Networks that a table must have at least."""
-FOLDS = 5
+FOLDS = 4
 """Parts of the table that are left out in turn to learn how far predictions are off."""
 
 LEAST_MS = 0.002
 """A profiler's times are not better than this."""
-OPERATION = {"length": 2.5, "noise": 0.05, "most": 1.0, "centres": 200}
+OPERATION = {"length": 2.5, "noise": 0.05, "most": 1.0, "centres": 128}
 """Of the process over the operations of a kind: see :func:`mobilenets.fit.regression.smooth`."""
 NETWORK = {"length": 2.5, "noise": 0.3, "most": 0.15, "centres": 1000}
 """Of the process over networks, whose places are in standard deviations of the table's."""
+LEAST_SHARE = 0.05
+"""Of a network's time: what a runtime does beside operations need not be known better than this share of it."""
 FEWEST_OPERATIONS = 8
 """Of a kind; where there are fewer, work is taken to cost what it costs in networks."""
 
@@ -78,6 +80,7 @@ class LatencyModel:
     """Predicts milliseconds. Make one with :func:`latency_model`."""
 
     kinds: Mapping[str, KindModel]  # by kind of operation; none where nobody timed operations
+    beside: Values  # what a runtime does beside operations, milliseconds of a unit of each of `BESIDE`
     names: tuple[str, ...]
     cost: Values  # of a unit of each of `names` in a network, milliseconds
     centre: Values  # of what networks are made of, float64 (parts,)
@@ -106,7 +109,7 @@ class LatencyModel:
         return found
 
     def _operations_ms(self, operations: Operations, done: Mapping[str, Values]) -> Values:
-        return _columns(self.kinds, operations, done, self.names[1:]) @ self.cost[1:]
+        return _columns(self.kinds, self.beside, operations, done, self.names[1:]) @ self.cost[1:]
 
     def _corrected(self, operations: Operations, done: Mapping[str, Values]) -> Values:
         return self.correction((_made_of(operations, done) - self.centre) / self.spread)
@@ -143,16 +146,15 @@ def _steady(timed: Sequence[Timed]) -> tuple[Values, list[Values]]:
     ms = np.array([each.ms for each in timed]) * np.median(watch) / watch
     parts = []
     for each, own in zip(timed, ms, strict=True):
-        of_network = np.array(each.parts_ms[:-1], np.float64)
-        parts.append(of_network * own / sum(each.parts_ms) if len(of_network) else of_network)
+        parts.append(np.array(each.parts_ms) * own / sum(each.parts_ms) if each.parts_ms else np.zeros(0))
     return ms, parts
 
 
 def _fitted(operations: Operations, ms: Values, parts: Sequence[Values]) -> LatencyModel:
     done = work(operations)
-    kinds = _kinds(operations, done, parts)
+    kinds, beside = _kinds(operations, done, parts)
     names = ("networks", *(_SUMS if kinds else done))
-    columns = operations.sums(_columns(kinds, operations, done, names[1:]))
+    columns = operations.sums(_columns(kinds, beside, operations, done, names[1:]))
     matrix = np.hstack([np.ones((len(ms), 1)), columns])
     cost = robust_costs(matrix, ms)
     made_of = _made_of(operations, done)
@@ -160,23 +162,27 @@ def _fitted(operations: Operations, ms: Values, parts: Sequence[Values]) -> Late
     spread[spread == 0] = 1.0
     left = np.log(ms / (matrix @ cost))
     correction = smooth((made_of - centre) / spread, left, np.ones(len(ms)), **NETWORK)  # type: ignore[arg-type]
-    return LatencyModel(kinds, names, cost, centre, spread, correction)
+    return LatencyModel(kinds, beside, names, cost, centre, spread, correction)
 
 
-def _kinds(operations: Operations, done: Mapping[str, Values], parts: Sequence[Values]) -> dict[str, KindModel]:
-    """Learn what operations take, kind by kind, from the networks whose operations were timed."""
+def _kinds(
+    operations: Operations, done: Mapping[str, Values], parts: Sequence[Values]
+) -> tuple[dict[str, KindModel], Values]:
+    """Learn what operations take, kind by kind, and what comes beside them, where operations were timed."""
     timed = np.array([index for index, each in enumerate(parts) if len(each)], np.int64)
     if len(timed) < FEWEST:
-        return {}
+        return {}, np.zeros(len(BESIDE))
     some = operations.of(timed)
     done = work(some) if len(timed) < len(parts) else done
-    ms, places = np.concatenate([parts[index] for index in timed]), likeness(some)
+    ms, places = np.concatenate([parts[index][:-1] for index in timed]), likeness(some)
     found = {}
     for code, kind in enumerate(KINDS):
         these = np.flatnonzero(some.columns["kind"] == code)
         if len(these) >= FEWEST_OPERATIONS:
             found[kind] = _kind({name: column[these] for name, column in done.items()}, places[these], ms[these])
-    return found
+    last = np.array([parts[index][-1] for index in timed])
+    floor = LEAST_SHARE * np.array([parts[index].sum() for index in timed])
+    return found, robust_costs(some.sums(_stacked(done, BESIDE)), np.maximum(last, 1e-6), floor)
 
 
 def _kind(done: Mapping[str, Values], places: Values, ms: Values) -> KindModel:
@@ -188,11 +194,15 @@ def _kind(done: Mapping[str, Values], places: Values, ms: Values) -> KindModel:
     return KindModel(names, cost, smooth(places, left, trust, **OPERATION))  # type: ignore[arg-type]
 
 
-_SUMS = ("pointwise", "depthwise", "others", "operations", "odd numbers")
+_SUMS = ("pointwise", "depthwise", "others", "beside", "operations")
 
 
 def _columns(
-    kinds: Mapping[str, KindModel], operations: Operations, done: Mapping[str, Values], names: Sequence[str]
+    kinds: Mapping[str, KindModel],
+    beside: Values,
+    operations: Operations,
+    done: Mapping[str, Values],
+    names: Sequence[str],
 ) -> Values:
     """Return what a network's time is the sum of, for each operation: (N, names)."""
     if not kinds:
@@ -206,8 +216,7 @@ def _columns(
             ms = kinds[kind].predict({name: column[these] for name, column in done.items()}, places[these])
             columns[kind if kind in columns else "others"][these] = ms
     columns["operations"] += 1.0
-    # Between layouts of whole vectors and others, runtimes reorder.
-    columns["odd numbers"] = c["channels"] * c["pixels"] * (c["channels"] % VECTOR != 0)
+    columns["beside"] += _stacked(done, BESIDE) @ beside
     return _stacked(columns, names)
 
 

@@ -15,7 +15,7 @@ OUTLYING = 1.5
 _NORMAL = 1.4826  # standard deviations of a normal distribution in its median distance
 
 
-def robust_costs(matrix: Values, target: Values, floor: float = 0.0) -> Values:
+def robust_costs(matrix: Values, target: Values, floor: float | Values = 0.0) -> Values:
     """Return the cost of a unit of each column: least relative squares, none negative, outliers counting less.
 
     Args:
@@ -104,12 +104,13 @@ def smooth(
     near, among = _alike(places, chosen, length), _alike(chosen, chosen, length)
     values = np.clip(values, -most, most)
     weights: Values = trust
-    pull: Values = np.zeros(len(chosen))
+    pull: Values = np.zeros(len(chosen), np.float64)
     for _ in range(REWEIGHTINGS - 2):
         gram = near.T @ (near * weights[:, np.newaxis]) + noise * among
-        pull = np.linalg.solve(gram + 1e-6 * np.eye(len(chosen)), near.T @ (weights * values))
+        moment = near.T @ (weights * values)
+        pull = np.asarray(np.linalg.solve(gram + 1e-6 * np.eye(len(chosen)), moment), np.float64)
         weights = trust * _trust(np.abs(near @ pull - values))
-    return Smooth(chosen, np.asarray(pull, np.float64), length, most)
+    return Smooth(chosen, pull, length, most)
 
 
 def _alike(these: Values, those: Values, length: float) -> Values:
