@@ -88,6 +88,15 @@ INLINE void narrowed(uint8_t *at, ints codes) {
     memcpy(at, &narrow, sizeof narrow);
 }
 
+#if LANES == 16
+/* Codes of four vectors, clipped to bytes: of each, four lanes in turn. */
+INLINE void packed(uint8_t *at, ints first, ints second, ints third, ints fourth) {
+    __m512i low = _mm512_packs_epi32((__m512i)first, (__m512i)second);
+    __m512i high = _mm512_packs_epi32((__m512i)third, (__m512i)fourth);
+    _mm512_storeu_si512(at, _mm512_packus_epi16(low, high));
+}
+#endif
+
 /* Four products of an unsigned and a signed byte in every lane, added to a sum. */
 INLINE ints dot(ints sums, ints codes, ints weights) {
 #if LANES == 16 && defined(__AVX512VNNI__)

@@ -38,7 +38,8 @@ class Int8Fused:
     """A convolution or none, a depthwise one, and a 1x1 one or none, row by row.
 
     `height` and `width` are those of the depthwise convolution's source, `inner` its vectors of channels; `add` is what
-    comes after the sum with another map, None where nothing is added.
+    comes after the sum with another map, None where nothing is added. `rows` of the depthwise convolution are there
+    before the last one reads them; `packed`: their codes are packed, so many pixels at a time, as :func:`order` says.
     """
 
     lanes: int
@@ -53,6 +54,8 @@ class Int8Fused:
     depth_after: int
     last: Int8Layer | None
     add: int | None = None
+    rows: int = 1
+    packed: int = 0
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -67,12 +70,12 @@ class Int8Fused:
 
     @property
     def kept_bytes(self) -> int:
-        """The bytes of its ring, and of a row of the depthwise convolution."""
+        """The bytes of its ring, and of rows of the depthwise convolution."""
         width, window = self.sides[1], self.window
         reach = (width - 1) * window.stride + window.kernel - window.left
         columns = window.left + max(reach, self.width)
         ring = self.inner * columns * -(-window.kernel // WORD) * self.lanes * _INT
-        return ring + (0 if self.last is None else width * self.inner * self.lanes)
+        return ring + (0 if self.last is None else self.rows * width * self.inner * self.lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,25 +192,55 @@ def _fused(kernel: Int8Fused) -> dict[str, int]:
         "LAST_AFTER": last.after,
         "ADD": int(kernel.add is not None),
         "ADD_AFTER": kernel.add or 0,
-        "OTHER_ROW": kernel.sides[1] * pixel,
+        "ROWS": kernel.rows,
+        "PACKED": kernel.packed,
         "OTHER_PIXEL": pixel,
         "STACK": int(kernel.kept_bytes <= STACK_BYTES),
     }
 
 
-MOST_SUMS = 64  # that a tile has
+NEAR_BYTES = 32 << 10
+BETWEEN_BYTES = 64 << 10
+CHUNK = 4  # vectors of channels that go on together, in C
 MOST_VECTORS = 12
 LATENCY = 5  # cycles of a product of bytes
 
 
-def tiles(vectors: int, pixels: int, machine: Machine) -> tuple[int, int]:
+def rows_at_once(sides: tuple[int, int], between: int, weights: int) -> int:
+    """Return how many rows are written between two convolutions before the weights of the second are read.
+
+    Args:
+        sides: height and width of the map between.
+        between: bytes of a pixel of it.
+        weights: bytes; few stay in the nearest cache from row to row.
+
+    >>> rows_at_once((14, 14), 512, 512 * 512), rows_at_once((56, 56), 144, 144 * 32)
+    (9, 1)
+    """
+    if weights <= NEAR_BYTES:
+        return 1
+    return max(1, min(sides[0], BETWEEN_BYTES // (sides[1] * between)))
+
+
+def order(vectors: int) -> list[int]:
+    """Return which group of four channels lies where, when codes are packed: vectors of 16, four by four."""
+    whole = vectors // CHUNK
+    found = [16 * block + 4 * j + i for block in range(whole) for i in range(4) for j in range(CHUNK)]
+    return [*found, *range(16 * whole, 4 * vectors)]
+
+
+def tiles(vectors: int, pixels: int, machine: Machine, most: tuple[int, ...] | None = None) -> tuple[int, int]:
     """Return how many vectors and pixels are summed up at once: the fewest cycles by rule, the larger of equals.
+
+    `most`: the numbers of vectors to choose from.
 
     >>> tiles(2, 56, Machine(16, 32)), tiles(9, 56, Machine(16, 32))
     ((2, 14), (3, 8))
     """
     best, least = (1, 1), float("inf")
-    for count in range(1, min(MOST_VECTORS, vectors) + 1):
+    for count in most or range(1, MOST_VECTORS + 1):
+        if count > vectors:
+            continue
         for length in range(1, min(16, pixels) + 1):
             if count * length + count + 1 > machine.registers:
                 continue

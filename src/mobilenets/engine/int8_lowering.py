@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +11,18 @@ import numpy as np
 
 from mobilenets.arch import Op, Plan
 from mobilenets.engine import int8_packing as packing
-from mobilenets.engine.int8_kernels import Int8Dense, Int8Fused, Int8Kernel, Int8Layer, Int8Simple, Simple, tiles
+from mobilenets.engine.int8_kernels import (
+    CHUNK,
+    Int8Dense,
+    Int8Fused,
+    Int8Kernel,
+    Int8Layer,
+    Int8Simple,
+    Simple,
+    order,
+    rows_at_once,
+    tiles,
+)
 from mobilenets.engine.kernels import Window
 from mobilenets.engine.lowering import INPUT, Axis, Call, Network, View
 from mobilenets.engine.quantized import Quantization, multipliers, quantizations
@@ -22,6 +34,7 @@ if TYPE_CHECKING:
 
     from mobilenets.checkpoint import Checkpoint
 
+DIVISORS = (1, 2, 4)  # of the vectors that go on together
 Argument: TypeAlias = "View | NDArray[Any]"
 
 
@@ -145,12 +158,14 @@ class _Lowering:
 
     # Weights.
 
-    def _layer(self, op: Op, source: View, pixels: int) -> Int8Layer:
+    def _layer(self, op: Op, source: View, pixels: int, most: tuple[int, ...] | None = None) -> Int8Layer:
         """Return how a convolution over all channels is computed for rows of so many pixels."""
         vectors = self._vectors(self._out_channels(op))
         channels = op.source_shape[0] if op.kind == "conv" else prod(op.source_shape)
         terms = -(-channels // 4) if op.kernel == 1 else op.kernel * source.extents[0] // 4
-        return Int8Layer(vectors, terms, self._after(op), *tiles(vectors, pixels, self._machine), op.kernel, op.stride)
+        return Int8Layer(
+            vectors, terms, self._after(op), *tiles(vectors, pixels, self._machine, most), op.kernel, op.stride
+        )
 
     def _out_channels(self, op: Op) -> int:
         """Return the channels to compute: what scales a map has as many as that map has in memory."""
@@ -169,10 +184,23 @@ class _Lowering:
             weight,
         ]
 
-    def _packed_dense(self, op: Op, layer: Int8Layer, source: View) -> list[NDArray[Any]]:
+    def _packed_dense(
+        self, op: Op, layer: Int8Layer, source: View, places: list[int] | None = None
+    ) -> list[NDArray[Any]]:
         weight = self._tensors[f"{op.name}.weight"]
         pixel = None if op.kernel == 1 else source.extents[0]
-        return self._packed(op, packing.dense(weight, self._machine.lanes, layer.vectors, pixel), layer.vectors)
+        packed = packing.dense(weight, self._machine.lanes, layer.vectors, pixel)
+        return self._packed(op, packed if places is None else packing.reordered(packed, places), layer.vectors)
+
+    def _packs(self, op: Op, inner: int) -> int:
+        """Return how many pixels of a depthwise convolution are packed at a time; 0 where clipping takes more."""
+        if self._machine.lanes != 16 or inner < CHUNK or self._before(op):
+            return 0
+        scales, coding, _ = self._packed_depth(op, inner)
+        weight = self._tensors[f"{op.name}.weight"]
+        bias, factors = (scales[:, row].reshape(-1)[: len(weight)] for row in range(2))
+        fits = packing.saturating(weight, bias, factors.view(np.float32), coding)
+        return min((4, 5, 6), key=lambda pixels: -(-op.out[2] // pixels) * pixels) if fits else 0
 
     def _packed_depth(self, op: Op, vectors: int) -> list[NDArray[Any]]:
         weight = packing.depthwise(self._tensors[f"{op.name}.weight"], self._machine.lanes, vectors)
@@ -205,17 +233,26 @@ class _Lowering:
         _, height, width = depth.source_shape
         source = self._map(depth.sources[0]) if first is None else self._windowed(first)
         inner = self._vectors(depth.out[0])
-        layer = None if first is None else self._layer(first, source, width)
+        layer = None if first is None else self._layer(first, source, width, DIVISORS)
         last = ops[at + 1] if self._follows(depth, ops, at + 1) and _pixelwise(ops[at + 1]) else None
         added = None if last is None else self._added(last, ops, at + 2)
-        lanes, out_width = self._machine.lanes, depth.out[2]
+        lanes, out_width, rows = self._machine.lanes, depth.out[2], 1
+        then = None
+        if last is not None:
+            rows = rows_at_once(depth.out[1:], inner * lanes, inner * lanes * last.out[0])
+            then = self._layer(last, codes("", inner * lanes, depth.out[1:]), rows * out_width)
+        packed = self._packs(depth, inner) if then is not None else 0
+        if then is not None and packed:
+            then = replace(then, terms=4 * inner)
         kernel = Int8Fused(
             *(lanes, height, width, source.strides[2], source.extents[0], layer, inner),
             Window(depth.kernel, depth.stride, depth.padding[0], depth.padding[2]),
             tiles(1, out_width, self._machine)[1],
             self._after(depth),
-            None if last is None else self._layer(last, codes("", inner * lanes, depth.out[1:]), out_width),
+            then,
             None if added is None else self._after(added),
+            rows,
+            packed,
         )
         arguments: list[Argument] = [source]
         if first is not None and layer is not None:
@@ -223,7 +260,7 @@ class _Lowering:
         arguments += self._packed_depth(depth, inner)
         end = depth
         if last is not None and kernel.last is not None:
-            arguments += self._packed_dense(last, kernel.last, source)
+            arguments += self._packed_dense(last, kernel.last, source, order(inner) if packed else None)
             end = last
         if added is not None and last is not None:
             arguments += self._other(added, last)

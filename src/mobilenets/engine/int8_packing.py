@@ -34,6 +34,15 @@ def dense(weight: NDArray[Any], lanes: int, vectors: int, pixel: int | None = No
     return np.ascontiguousarray(groups.transpose(0, 2, 3, 1, 4))
 
 
+def reordered(packed: NDArray[np.int8], order: list[int]) -> NDArray[np.int8]:
+    """Return packed weights of a 1x1 convolution for a source whose groups of four channels lie in another order."""
+    filled = np.zeros((*packed.shape[:2], len(order), *packed.shape[3:]), np.int8)
+    for place, group in enumerate(order):
+        if group < packed.shape[2]:
+            filled[:, :, place] = packed[:, :, group]
+    return filled
+
+
 def depthwise(weight: NDArray[Any], lanes: int, vectors: int) -> NDArray[np.int8]:
     """Return (vectors, columns, words, lanes, 4) of a depthwise convolution (c, 1, k, k).
 
@@ -104,6 +113,16 @@ def addition(
     if before is not None:
         packed[_NUMBERS:] = table(activation, before, out)
     return packed
+
+
+def saturating(weight: NDArray[Any], bias: NDArray[Any], factors: NDArray[np.float32], coding: NDArray[Any]) -> bool:
+    """Say whether codes are clipped at 0 and 255 alone, and all that is rounded is far from what int32 holds."""
+    low, high = coding[:8].view(np.float32)
+    zero = coding[8:12].view(np.int32)[0]
+    if (low + zero, high + zero) != (0, LEVELS - 1):
+        return False
+    most = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) * LEVELS + np.abs(bias.astype(np.int64))
+    return bool((most * factors.astype(np.float64)).max() < 2**30)
 
 
 def real(of: Quantization) -> NDArray[np.uint8]:
