@@ -319,3 +319,7 @@ def test_nothing_usable(tmp_path: Path, write_picture: Write) -> None:
         (tmp_path / "Annotations" / f"{name}.xml").write_text(xml(picture=f"{name}.png"))
     with pytest.raises(InputError, match="no usable boxes"):
         open_data(tmp_path)
+
+
+def test_there_are_twenty_cases_and_more() -> None:
+    assert sum(map(len, (VOC, COCO, YOLO, CSV))) > 20

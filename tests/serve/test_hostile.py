@@ -254,3 +254,7 @@ def test_nothing_is_written(live: Live, tmp_path: Path, monkeypatch: pytest.Monk
     assert BOUNDARY.encode() in content
     assert sorted(live.folder.iterdir()) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_there_are_forty_cases_and_more() -> None:
+    assert sum(map(len, (PICTURES, TYPES, FORMS, QUERIES, PATHS, REQUESTS))) > 40

@@ -19,12 +19,14 @@ from mobilenets.arch.detector import Anchors, Detector, Extra
 from mobilenets.arch.mobilenet import Conv, InvertedResidual
 from mobilenets.checkpoint import Card, Checkpoint, load, read_card, save
 from mobilenets.errors import InputError
+from mobilenets.evaluate import evaluate
 from mobilenets.image import Augmentation, Preprocess
 from mobilenets.nn.network import build, to_tensors
 from mobilenets.recipe import DETECT
 from mobilenets.train import box_outputs, loop, train
 from mobilenets.train.optimization import set_learning_rate
 from mobilenets.train.start_detector import backbone_of
+from tests.train.test_processes import Ranks
 
 SIDE = 64
 CLASSES = ("disc", "square")
@@ -159,6 +161,28 @@ def test_learns_eight_pictures_by_heart(small: Callable[..., dict[str, Any]], tm
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert {"val_map", "val_map_50", "val_loss", "train_loss"} <= set(history[-1])
     assert history[-1]["train_top1"] is None
+
+
+@pytest.mark.slow
+def test_the_focal_loss_learns_them_too(small: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    recipe = tmp_path / "focal.json"
+    recipe.write_text(json.dumps(replace(LEARN_BY_HEART, focal=2.0).to_json()))
+    result = train(**small(out=tmp_path / "run", recipe=str(recipe), epochs=100))
+    assert result.metrics["map_50"] > 0.95
+    assert (read_card(result.checkpoint).recipe or {})["focal"] == 2.0
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector(small: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    ranks = Ranks()
+    try:
+        said = ranks.train(**small(out=tmp_path / "run", epochs=60))
+    finally:
+        ranks.end()
+    assert said["images"] == 8  # none counted twice
+    assert said["metrics"]["map_50"] > 0.5
+    report = evaluate(str(tmp_path / "run" / "best.safetensors"), str(small()["data"]), out=tmp_path / "alone")
+    assert report.metrics["map_50"] == pytest.approx(said["metrics"]["map_50"], abs=1e-3)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(

@@ -29,8 +29,9 @@ Same = Callable[[Path, Path], bool]
 SCRIPT = """
 import json, sys
 from mobilenets.errors import MobileNetsError
-from mobilenets.train import outputs, train
+from mobilenets.train import box_outputs, outputs, train
 outputs.write_page, outputs.write_curves = (lambda *_: []), (lambda out, _: out / "curves.png")  # they take longer
+box_outputs.write_page = lambda *_: []
 for line in sys.stdin:
     try:
         print(json.dumps(train(**json.loads(line)).to_json()), flush=True)
@@ -61,7 +62,7 @@ class Ranks:
     def begin(self, **arguments: Any) -> None:
         for process in self.processes:
             assert process.stdin is not None
-            process.stdin.write(json.dumps({**arguments, "out": str(arguments["out"])}) + "\n")
+            process.stdin.write(json.dumps(arguments, default=str) + "\n")
             process.stdin.flush()
 
     def answer(self, rank: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def open_predictor(checkpoint: Checkpoint, threads: int | None) -> OnnxPredictor
     """Make a predictor of a checkpoint, float32 or int8; raises MissingExtraError without onnx or onnxruntime."""
     from mobilenets.formats.onnx_file import to_onnx
 
-    return OnnxPredictor(checkpoint.card, _session(to_onnx(checkpoint), threads, "the checkpoint"))
+    return OnnxPredictor(checkpoint.card, open_session(to_onnx(checkpoint), threads, "the checkpoint"))
 
 
 def open_file(path: Path, threads: int | None) -> OnnxPredictor:
@@ -37,7 +37,7 @@ def open_file(path: Path, threads: int | None) -> OnnxPredictor:
         CheckpointError: missing, damaged, or without our card.
         MissingExtraError: onnxruntime is not installed.
     """
-    session = _session(_read(path), threads, str(path))
+    session = open_session(_read(path), threads, str(path))
     card = card_from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     kinds = [entry.type for entry in session.get_inputs()]
     made = {out.name for out in session.get_outputs()}
@@ -61,7 +61,7 @@ def trace(path: Path, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float
 
     card = open_file(path, None).card
     content, values = show_values(_read(path), card, path)
-    session = _session(content, None, str(path))
+    session = open_session(content, None, str(path))
     results = session.run([value.name for value in values.values()], {session.get_inputs()[0].name: batch})
     outputs: dict[str, npt.NDArray[np.float32]] = {}
     for (name, value), result in zip(values.items(), results, strict=True):
@@ -77,7 +77,7 @@ def _read(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _session(content: bytes, threads: int | None, name: str) -> onnxruntime.InferenceSession:
+def open_session(content: bytes, threads: int | None, name: str) -> onnxruntime.InferenceSession:
     """Load a model; `name` is what an error calls it."""
     try:
         import onnxruntime

@@ -4,12 +4,15 @@ Every place of that map gets what it adds to the best class's logit: the map's c
 classifier (Zhou et al. 2016, section 2). With two layers behind the pooling, as in V3, that row is first led back
 through the layer between: times the slope of its activation, times its weights (Selvaraju et al. 2017, section 3.1).
 One forward pass, no gradients.
+
+An int8 network is run by ONNX Runtime, which computes all of this behind it, or else by numpy, exactly and slowly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,8 @@ from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
 from mobilenets.engine.folding import folded
 from mobilenets.engine.quantized import quantizations
-from mobilenets.formats.onnx_heat import Head, head_of
+from mobilenets.formats.card import OUTPUT
+from mobilenets.formats.onnx_heat import HEAT, Head, head_of
 from mobilenets.image.preprocess import normalize
 from mobilenets.runtime import RUNTIMES
 
@@ -28,8 +32,18 @@ Seen = Callable[[npt.NDArray[np.float32]], tuple[Array, npt.NDArray[np.float32]]
 """Normalized pictures, float32 (N, C, H, W), to the map before the pooling, (N, C, h, w), and the logits."""
 
 
-class Looking:
+Heats = list[list[list[float]]]
+
+
+class Looking(Protocol):
     """Classifies pictures and tells where on each the network saw its best class."""
+
+    def __call__(self, fitted: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.float32], Heats]:
+        """Return the logits, float32 (N, classes), of pictures as `fit` leaves them, and for each a map of 0..1."""
+
+
+class _Steps:
+    """Runs the network up to its pooling and behind it, and maps what was there."""
 
     def __init__(self, checkpoint: Checkpoint, head: Head, runtime: str) -> None:
         self._preprocess = checkpoint.card.preprocess
@@ -40,8 +54,7 @@ class Looking:
         able = runtime != "reference" and torch.installed and checkpoint.card.precision in torch.precisions
         self._see = (_by_torch if able else _by_numpy)(checkpoint, head)
 
-    def __call__(self, fitted: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.float32], list[list[list[float]]]]:
-        """Return the logits, float32 (N, classes), of pictures as `fit` leaves them, and for each a map of 0..1."""
+    def __call__(self, fitted: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.float32], Heats]:
         features, logits = self._see(normalize(np.stack(fitted), self._preprocess))
         best = logits.argmax(axis=1)
         heat = np.einsum("nc,nchw->nhw", self._rows(best, features.mean(axis=(2, 3))), features)
@@ -57,14 +70,35 @@ class Looking:
         return through
 
 
+class _OnnxHeat:
+    """Runs one ONNX graph that has the heat among its outputs."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from mobilenets.formats.onnx_file import to_onnx
+        from mobilenets.runtime.onnx_runtime import open_session
+
+        self._session = open_session(to_onnx(checkpoint, pictures=True, heat=True), None, "the checkpoint")
+        (self._input,) = (entry.name for entry in self._session.get_inputs())
+
+    def __call__(self, fitted: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.float32], Heats]:
+        logits, heat = self._session.run([OUTPUT, HEAT], {self._input: np.stack(fitted)})
+        return logits, [shown(each[0]) for each in heat]  # of the best class
+
+
 def looking(checkpoint: Checkpoint, runtime: str) -> Looking | None:
     """Return what tells where a network looked; None where its last layers are of another kind, as a detector's.
 
-    torch computes it where it can, plain numpy otherwise, and where `runtime`, by which the model is served, is that.
+    torch computes it where it can, ONNX Runtime what is in 8 bits, plain numpy otherwise, and where `runtime`, by which
+    the model is served, is that.
     """
     layout = checkpoint.card.plan
     head = head_of(layout) if layout.arch.detector is None else None
-    return None if head is None else Looking(checkpoint, head, runtime)
+    if head is None:
+        return None
+    eight_bits = checkpoint.card.precision == "int8" and runtime != "reference"
+    if eight_bits and find_spec("onnx") is not None and find_spec("onnxruntime") is not None:
+        return _OnnxHeat(checkpoint)
+    return _Steps(checkpoint, head, runtime)
 
 
 def shown(heat: Array) -> list[list[float]]:
