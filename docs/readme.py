@@ -1,9 +1,9 @@
-"""Write the generated parts of README.md: the commands, the measured results, the file tree.
+"""Write the generated parts of the pages: the commands, the measured results, the file tree.
 
     python docs/readme.py
 
 The commands come from the verbs' docstrings, the results from benchmarks/results/*.json and the file tree from the
-first line of each module, so none of them can say what is not so. A test compares them with the README.
+first line of each module, so none of them can say what is not so. A test compares them with the pages.
 """
 
 from __future__ import annotations
@@ -19,19 +19,38 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "mobilenets"
 
 
+PAGES = tuple(ROOT / page for page in ("README.md", "benchmarks/README.md", "docs/bench.md", "docs/files.md"))
+HEADLINES = {  # results file: how the figures of it begin that the README shows
+    "startup": ("`mobilenets --help`",),
+    "training_photographs": ("ants and bees",),
+    "training_cifar10_finetuned": ("CIFAR-10",),
+    "training_blood_cells": ("BCCD",),
+    "training_throughput": ("Training V2 1.0 at 224, batch 32: ours, against",),
+    "quantization": ("MobileNetV2 1.0 on 400 photographs, int8 per channel",),
+    "exports": ("V1 0.25, V2, V3-Large and -Small (random weights), EfficientNet-Lite0 exported to litert",),
+    "detector": ("AP50 on the test part",),
+    "serving": (
+        "answers a second under 32 clients for 60 s, as a share of bench's images a second, batches of 1",
+        "SIGTERM",
+    ),
+    "fit_latency_onnx_float32": ("latency predictions",),
+}
+
+
 def main() -> None:
-    """Rewrite README.md in place."""
-    path = ROOT / "README.md"
-    path.write_text(generated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the pages in place."""
+    for page in PAGES:
+        page.write_text(generated(page), encoding="utf-8")
 
 
-def generated(text: str) -> str:
-    """Return the text with everything between `<!-- NAME: generated -->` and `<!-- end -->` made anew."""
-    parts = {"commands": commands, "results": results, "runtimes": runtimes, "files": files}
+def generated(page: Path) -> str:
+    """Return a page with everything between `<!-- NAME: generated -->` and `<!-- end -->` made anew."""
+    parts = {"commands": commands, "headlines": headlines, "results": results, "runtimes": runtimes, "files": files}
 
     def part(match: re.Match[str]) -> str:
         return f"<!-- {match[1]}: generated -->\n{parts[match[1]]()}\n<!-- end -->"
 
+    text = page.read_text(encoding="utf-8")
     return re.sub(r"<!-- (\w+): generated -->\n.*?<!-- end -->", part, text, flags=re.DOTALL)
 
 
@@ -44,27 +63,48 @@ def commands() -> str:
     return _table(("command", "what it does"), rows)
 
 
+def headlines() -> str:
+    """Return a table with the figures that say most, in the order of HEADLINES."""
+    rows = []
+    for name, beginnings in HEADLINES.items():
+        document = _document(name)
+        for beginning in beginnings:
+            chosen = [figure for figure in document["figures"] if figure["what"].startswith(beginning)]
+            assert chosen, f"{name}.json has no figure that begins with {beginning}"
+            source = f"[{name}](benchmarks/results/{name}.json)"
+            rows += [(figure["what"], _value(figure), figure["wanted"], source) for figure in chosen]
+    return _table(("what", "measured", "wanted", "source"), rows)
+
+
 def results() -> str:
-    """Return a table with a row for each measured figure; says so where nothing has been measured yet."""
+    """Return a table with a row for each measured figure."""
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = _document(path.stem)
         where = document["environment"]
         machine = where["accelerator"] or f"{where['cores']} cores, {where['processor']}"
-        source = f"[{document['name']}](benchmarks/results/{path.name})"
-        for figure in document["figures"]:
-            measured = f"{figure['value']:g} {figure['unit']}"
-            rows.append((figure["what"], measured, figure["wanted"], machine, where["date"][:10], source))
-    header = ("what", "measured", "wanted", "machine", "date", "source")
-    return _table(header, rows) if rows else "Nothing measured yet."
+        source = f"[{document['name']}](results/{path.name})"
+        rows += [
+            (figure["what"], _value(figure), figure["wanted"], machine, where["date"][:10], source)
+            for figure in document["figures"]
+        ]
+    return _table(("what", "measured", "wanted", "machine", "date", "source"), rows)
+
+
+def _document(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _value(figure: dict[str, Any]) -> str:
+    """Return a figure with no more digits than were measured."""
+    value = figure["value"]
+    text = f"{value:.3g}" if abs(value) < 10 and value != int(value) else f"{round(value, 2):g}"
+    return f"{text} {figure['unit']}".strip()
 
 
 def runtimes() -> str:
     """Return a table of the median times of `benchmarks.runtimes`: networks and runtimes by precisions and threads."""
-    path = ROOT / "benchmarks" / "results" / "runtimes.json"
-    if not path.exists():
-        return "Nothing measured yet."
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = _document("runtimes")
     networks = document["details"]
     kinds = list(dict.fromkeys((row["threads"], row["precision"]) for one in networks for row in one["rows"]))
     kinds.sort(key=lambda kind: kind[0])
@@ -81,7 +121,7 @@ def runtimes() -> str:
     header = [f"{precision}, {threads} thread{'' if threads == 1 else 's'}" for threads, precision in kinds]
     where = document["environment"]
     place = f"{where['cores']} cores, {where['processor']} ({where['instructions']})"
-    source = f"{where['date'][:10]}, [runtimes](benchmarks/results/runtimes.json)"
+    source = f"{where['date'][:10]}, [runtimes](../benchmarks/results/runtimes.json)"
     said = "\n".join(f"- {one['arch']}: {sentence}" for one in networks for sentence in one["verdict"])
     table = _table(("network", "runtime", *header), rows)
     return f"{table}\n\nMedian milliseconds; the fastest of its threads in bold. {place}, {source}.\n\n{said}"
