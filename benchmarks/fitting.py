@@ -9,8 +9,8 @@
 START is a trained float32 checkpoint, OUT a folder that all of them share. `table` measures START and networks like it,
 and sets the budget, a share (0.6) of START's time, ONNX Runtime, float32, 1 thread. `adapt` and `search` fit START to
 it. `width` is the other way: the largest width multiplier that is within the budget when measured, its weights START's
-(the channels go by the same criterion as in adapting, all at once), trained as long as the adapted network was, brief
-trainings of the network that was kept included, and rounded up to whole epochs. `compare` times all of them in turns
+(the channels go by the same criterion as in adapting, all at once), trained for EPOCHS: in fairness, those of `adapt`
+and as many more as the brief trainings of the network that was kept took. `compare` times all of them in turns
 and evaluates them. Every part goes on where it was interrupted. `table` and `compare` want a quiet machine.
 """
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +140,6 @@ def _narrow(workbench: Workbench, checkpoint: Checkpoint, multiplier: float) -> 
         if name in ordered
     }
     return Checkpoint(replace(checkpoint.card, width=multiplier, metrics=()), tensors)
-
-
-def epochs_of(trained: Path) -> int:
-    """Return for how long a network was fitted, in epochs: the brief trainings of what was kept, and the long one."""
-    trace = json.loads((trained / "fit.json").read_text(encoding="utf-8"))
-    card = files.read_card(Path(trace["checkpoint"]))
-    recipe = card.recipe or {}
-    return ceil(recipe.get("epochs", 0) + len(trace["trace"]) / 10)
 
 
 def compare(start: Path, data: str, out: Path) -> None:

@@ -104,13 +104,17 @@ def test_the_choice_is_the_best_that_fits(table_file: Path) -> None:
     # The grid once more, by brute force.
     latency = {name: latency_model(read_table(table_file).of(each)) for name, each in ONNX.items()}
     fitting = [each for each in candidates(Grid(latency=latency)) if each.fits(budget)]
-    best = max(fitting, key=lambda each: each.expected.top1)
+    # What is not run stays below the budget by twice what predictions are mostly off.
+    doubt = {name: 1 + 2 * model.error.median for name, model in latency.items() if model.error is not None}
+    sure = [each for each in fitting if (each.predicted_ms or 0.0) * doubt[each.precision] <= 1.5]
+    best = max(sure, key=lambda each: each.expected.top1)
     assert chosen.top1 == pytest.approx(best.expected.top1 / 100)
     costs = [each.predicted_ms or 0.0 for each in result.frontier]
     top1 = [each.top1 or 0.0 for each in result.frontier]
     assert costs == sorted(costs)
     assert top1 == sorted(top1)
-    assert top1[-1] == chosen.top1
+    assert chosen.top1 in top1
+    assert bool(result.notes) == (top1[-1] != chosen.top1)
 
 
 def test_the_result_says_why_and_how_sure_it_is(table_file: Path) -> None:

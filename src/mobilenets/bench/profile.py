@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mobilenets.arch import Plan
 from mobilenets.arch.cost import multiply_adds
-from mobilenets.bench.configuration import BFLOAT16, FLOAT32, Job
+from mobilenets.bench.configuration import BFLOAT16, INT8, Job
 from mobilenets.bench.timing import middle_mean
 from mobilenets.checkpoint import Card
 from mobilenets.errors import InputError
@@ -156,16 +156,18 @@ def _engine(job: Job, names: Sequence[str], batch: NDArray[Any], count: int) -> 
     from mobilenets import checkpoint
     from mobilenets.engine.choices import choices
     from mobilenets.engine.folding import folded
+    from mobilenets.engine.int8_lowering import lower_int8
     from mobilenets.engine.library import host
     from mobilenets.engine.lowering import lower
     from mobilenets.engine.program import Program
 
     del names
     loaded = checkpoint.load(job.path)
-    if loaded.card.precision != FLOAT32:
-        raise InputError(f"engine: operations are timed in {FLOAT32} alone")
     layout, target = loaded.card.plan, host()
-    network = lower(layout, folded(loaded), target.machine, choices(target.machine))
+    if loaded.card.precision == INT8:
+        network = lower_int8(layout, loaded, target.machine)
+    else:
+        network = lower(layout, folded(loaded), target.machine, choices(target.machine))
     program = Program(network, target, job.threads)
     try:
         times = program.step_times(batch, count) / 1e6

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from mobilenets.bench.configuration import BFLOAT16, FLOAT32, Job
+from mobilenets.bench.configuration import BFLOAT16, Job
 from mobilenets.bench.memory import forget_peak, peak_bytes, resident_bytes
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def parts(job: Job) -> list[float]:
     """Return the milliseconds of a network's operations in it, and last of all else; none without a profiler."""
     from mobilenets.bench.profile import PROFILERS, profile
 
-    if job.runtime not in PROFILERS or (job.runtime == "engine" and job.precision != FLOAT32):
+    if job.runtime not in PROFILERS:
         return []
     with closing(open_predictor(job)) as predictor:
         card, batch = predictor.card, noise(predictor.card, job, pictures=predictor.pictures)
