@@ -1,5 +1,6 @@
 /* Runs a network: a list of steps, each made of strips that threads share. What kernels need of a runtime is here:
    scratch memory from an arena, and what to do when a check fails. */
+#define _GNU_SOURCE /* threads are told which cores are theirs */
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -58,7 +59,8 @@ typedef struct {
     atomic_ullong ticket;
     atomic_ulong round, done;
     atomic_int failed, running;
-    int leave;
+    int leave, core; /* where the leader was when the workers were last told */
+    cpu_set_t cores;
 } crew_t;
 
 #define ALIGN 128u
@@ -178,8 +180,21 @@ static void *serve(void *argument) {
     }
 }
 
+/* Keep workers off the leader's core: where others are busy, the system would wake a worker there, to wait for it. */
+static void spread(crew_t *crew) {
+    int core = sched_getcpu();
+    if (core < 0 || core == crew->core) return;
+    cpu_set_t others = crew->cores;
+    CPU_CLR((size_t)core, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (uint64_t index = 0; index < crew->hired; index++)
+        pthread_setaffinity_np(crew->workers[index], sizeof others, &others);
+    crew->core = core;
+}
+
 static void call(crew_t *crew, int leave) {
     if (crew->hired == 0) return;
+    spread(crew);
     pthread_mutex_lock(&crew->mutex);
     crew->leave = leave;
     atomic_fetch_add(&crew->round, 1);
@@ -201,6 +216,8 @@ crew_t *engine_open(program_t *program) {
     crew_t *crew = calloc(1, sizeof *crew);
     if (!crew) return NULL;
     crew->program = program;
+    crew->core = -1;
+    if (sched_getaffinity(0, sizeof crew->cores, &crew->cores)) CPU_ZERO(&crew->cores);
     atomic_init(&crew->ticket, 0xffff); /* no step has so many strips, so there is nothing to be had yet */
     crew->workers = calloc(program->threads, sizeof *crew->workers);
     pthread_mutex_init(&crew->mutex, NULL);
