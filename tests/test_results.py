@@ -183,3 +183,13 @@ def test_names_cannot_move_the_cursor() -> None:
 def test_results_need_no_numpy() -> None:
     code = "import sys, mobilenets.results; sys.exit(any(m in sys.modules for m in ('numpy', 'torch', 'PIL', 'rich')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_metric_of_a_detector_has_a_name() -> None:
+    from mobilenets.results import metric_name, metric_text
+
+    sizes = ("small", "medium", "large")
+    names = ["map", "map_50", "map_75", "voc_ap_50", "ar_1", "ar_10", "ar_100"]
+    names += [f"{kind}_{size}" for kind in ("map", "ar") for size in sizes]
+    assert all(metric_name(name) != name and metric_text(name, 0.5) == "50.00 %" for name in names)
+    assert (metric_name("loss"), metric_text("loss", 0.5)) == ("loss", "0.5000")

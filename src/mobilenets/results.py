@@ -366,12 +366,22 @@ class ConvertResult:
 
 def metric_name(name: str) -> str:
     """Print accuracies and mean average precisions as the field writes them; other names as they are."""
-    return {"top1": "top-1", "top5": "top-5", "map": "mAP .5:.95", "map_50": "mAP .5"}.get(name, name)
+    return _SHARES.get(name, name)
 
 
 def metric_text(name: str, value: float) -> str:
     """Print accuracies and precisions as percentages and everything else as a plain number."""
-    return percent(value) if name in {"top1", "top5", "map", "map_50"} else f"{value:.4f}"
+    return percent(value) if name in _SHARES else f"{value:.4f}"
+
+
+_SHARES = {
+    **{"top1": "top-1", "top5": "top-5", "voc_ap_50": "VOC AP50"},
+    **{"map": "mAP .5:.95", "map_50": "mAP .5", "map_75": "mAP .75"},
+    **{f"map_{size}": f"mAP {size}" for size in ("small", "medium", "large")},
+    **{f"ar_{size}": f"recall {size}" for size in ("small", "medium", "large")},
+    **{f"ar_{most}": f"recall of {most}" for most in (1, 10, 100)},
+}
+"""Metrics that are shares of 1, and what they are called where people read them."""
 
 
 def file_lines(files: Sequence[Path]) -> str:
