@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.checkpoint import Checkpoint
+from mobilenets.engine import int8_packing as packing
 from mobilenets.engine import reference
-from mobilenets.engine.int8_kernels import tiles
+from mobilenets.engine.int8_kernels import order, tiles
 from mobilenets.engine.int8_lowering import lower_int8
 from mobilenets.engine.library import Target, host
 from mobilenets.engine.lowering import resized
 from mobilenets.engine.program import Program
+from mobilenets.engine.quantized import Quantization
 from mobilenets.engine.schedules import Machine
 from mobilenets.errors import MissingExtraError
 
@@ -116,3 +118,22 @@ def test_tiles_fit_registers(vectors: int, pixels: int) -> None:
         assert 1 <= count <= vectors
         assert 1 <= length <= pixels
         assert count * length + count + 1 <= machine.registers
+
+
+def test_packed_groups_are_all_there_once_and_in_turn() -> None:
+    """Four vectors are packed at a time: from each, the next group of four channels."""
+    assert order(4)[:5] == [0, 4, 8, 12, 1]
+    assert order(6)[16:] == list(range(16, 24))
+    for vectors in (3, 4, 9):
+        assert sorted(order(vectors)) == list(range(4 * vectors))
+
+
+def test_only_what_is_clipped_at_both_ends_of_a_byte_saturates() -> None:
+    weight, bias = np.full((2, 1, 3, 3), 127, np.int8), np.zeros(2, np.int32)
+    factors = np.full(2, 1e-3, np.float32)
+    for scale, zero, expected in ((6 / 255, 0, True), (6 / 200, 0, False), (6 / 255, 9, False)):
+        assert packing.saturating(weight, bias, factors, packing.coding("relu6", None, Quantization(scale, zero))) is (
+            expected
+        )
+    wide = packing.coding("relu6", None, Quantization(6 / 255, 0))
+    assert not packing.saturating(weight, bias, factors * np.float32(1e7), wide)  # beyond what int32 holds

@@ -1,8 +1,8 @@
 /* What int8 kernels are made of: vectors, products of bytes, and sums brought back to codes.
 
-   Codes are unsigned bytes, weights signed ones, sums 32 bits wide. Maps are (height, width, channels), the channels of a
-   pixel filled up to whole groups. Zero points of sources are in the biases already; where a window leaves the map, it
-   reads codes of zero. Nothing here may be contracted or reassociated: results are exact to the bit. */
+   Codes are unsigned bytes, weights signed ones, sums 32 bits wide. Maps are (height, width, channels), the channels of
+   a pixel filled up to whole vectors. Zero points of sources are in the biases already; where a window leaves the map,
+   it reads codes of zero. Nothing here may be contracted or reassociated: results are exact to the bit. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -50,8 +50,8 @@ typedef struct {
     void *padding;
 } buffer_t;
 
-/* How sums become codes: clipped in steps of the output's scale, rounded, and moved by the zero point. `fill` is the code
-   of zero that a window reads outside of its source. */
+/* How sums become codes: clipped in steps of the output's scale, rounded, and moved by the zero point. `fill` is the
+   code of zero that a window reads outside of its source. */
 typedef struct {
     float low, high;
     int32_t zero, fill;
@@ -180,8 +180,8 @@ INLINE ints added(ints first, ints second, addition_t by, const int after, const
     return coded(one + other, by.coding, after, table);
 }
 
-/* A layer as it lies packed: a bias and a factor for every channel, a vector of each in turn; the weights of a vector of
-   channels, one group of four terms after another; how its sums become codes, and the table behind that. */
+/* A layer as it lies packed: a bias and a factor for every channel, a vector of each in turn; the weights of a vector
+   of channels, one group of four terms after another; how its sums become codes, and the table behind that. */
 typedef struct {
     const ints *scales, *weights;
     coding_t coding;

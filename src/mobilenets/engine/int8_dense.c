@@ -73,7 +73,8 @@ int NAME(void **arguments) {
     int x = FLAT && !MEAN ? out->dim[1].min : 0, count = FLAT && !MEAN ? out->dim[1].extent : WIDTH;
     int first = FLAT ? 0 : out->dim[2].min, rows = FLAT ? 1 : out->dim[2].extent;
     for (int y = 0; y < rows; y++) {
-        const uint8_t *from = job.source + (ptrdiff_t)(first + y) * STRIDE * SOURCE_ROW + (ptrdiff_t)x * STRIDE * SOURCE_PIXEL;
+        const uint8_t *row = job.source + (ptrdiff_t)(first + y) * STRIDE * SOURCE_ROW;
+        const uint8_t *from = row + (ptrdiff_t)x * STRIDE * SOURCE_PIXEL;
         const uint8_t *other = job.other + ((ptrdiff_t)(first + y) * WIDTH + x) * OTHER_PIXEL;
         uint8_t *to = out->host + (ptrdiff_t)y * OUT_ROW;
         int at = vector;

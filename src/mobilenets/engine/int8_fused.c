@@ -51,8 +51,10 @@ INLINE void first_tile(const job_t *job, const uint8_t *from, int vector, const 
     UNROLLED for (int v = 0; v < vectors; v++) {
         floats by = factor(job->first, vector + v);
         ints *cell = cells(job, vector + v, LEFT + x);
-        UNROLLED for (int p = 0; p < pixels; p++)
-            shifted_in(cell + p * WORDS, coded(real(sums[p * vectors + v]) * by, job->first.coding, FIRST_AFTER, job->first.table));
+        UNROLLED for (int p = 0; p < pixels; p++) {
+            floats steps = real(sums[p * vectors + v]) * by;
+            shifted_in(cell + p * WORDS, coded(steps, job->first.coding, FIRST_AFTER, job->first.table));
+        }
     }
 }
 
@@ -85,7 +87,8 @@ INLINE void next_row(const job_t *job, int y, int vector, const int vectors) {
 
 /* The sums of a vector of channels of the depthwise convolution, for some pixels. */
 INLINE void depth_sums(const job_t *job, ints *sums, int vector, int x, const int pixels) {
-    const ints *cell = cells(job, vector, x * STRIDE), *weights = job->depth.weights + (ptrdiff_t)vector * KERNEL * WORDS;
+    const ints *cell = cells(job, vector, x * STRIDE);
+    const ints *weights = job->depth.weights + (ptrdiff_t)vector * KERNEL * WORDS;
     UNROLLED for (int p = 0; p < pixels; p++) sums[p] = job->depth.scales[2 * vector];
     UNROLLED for (int t = 0; t < KERNEL * WORDS; t++)
         UNROLLED for (int p = 0; p < pixels; p++) sums[p] = dot(sums[p], cell[p * STRIDE * WORDS + t], weights[t]);
@@ -144,17 +147,19 @@ INLINE void depth_rows(const job_t *job, uint8_t *to, ptrdiff_t step, int y, int
 INLINE void last_tile(const job_t *job, const uint8_t *row, uint8_t *to, const uint8_t *other, int vector,
                       const int vectors, int x, const int pixels) {
     ints sums[64];
-    summed(sums, job->last, row + (ptrdiff_t)x * INNER * LANES, INNER * LANES, 1, 0, LAST_TERMS, vector, vectors, pixels);
+    summed(sums, job->last, row + (ptrdiff_t)x * INNER * LANES, INNER * LANES, 1, 0, LAST_TERMS, vector, vectors,
+           pixels);
     UNROLLED for (int v = 0; v < vectors; v++) {
         floats by = factor(job->last, vector + v);
         int channel = (vector + v) * LANES;
         UNROLLED for (int p = 0; p < pixels; p++) {
+            floats steps = real(sums[p * vectors + v]) * by;
 #if ADD
-            ints first = nearest(clipped(real(sums[p * vectors + v]) * by, job->last.coding.low, job->last.coding.high));
+            ints first = nearest(clipped(steps, job->last.coding.low, job->last.coding.high));
             ints second = widened(other + (x + p) * OTHER_PIXEL + channel);
             ints codes = added(first, second, job->addition, ADD_AFTER, NULL);
 #else
-            ints codes = coded(real(sums[p * vectors + v]) * by, job->last.coding, LAST_AFTER, job->last.table);
+            ints codes = coded(steps, job->last.coding, LAST_AFTER, job->last.table);
 #endif
             narrowed(to + (x + p) * OUT_PIXEL + channel, codes);
         }

@@ -73,7 +73,7 @@ int NAME(void **arguments) {
 #elif KIND == LEAVE
     const buffer_t *out = buffers[2];
     real_t by = *(const real_t *)buffers[1]->host;
-    ptrdiff_t first = (ptrdiff_t)out->dim[2].min * WIDTH * CHANNELS, count = (ptrdiff_t)out->dim[2].extent * WIDTH * CHANNELS;
+    ptrdiff_t row = (ptrdiff_t)WIDTH * CHANNELS, first = out->dim[2].min * row, count = out->dim[2].extent * row;
     for (ptrdiff_t at = 0; at < count; at += LANES) {
         floats values = real(widened(source + first + at) - by.zero) * by.scale;
         memcpy((float *)out->host + at, &values, sizeof values);
@@ -84,7 +84,8 @@ int NAME(void **arguments) {
     int first = out->dim[0].min;
     for (int at = 0; at < out->dim[0].extent; at += LANES) {
         ints total = {0};
-        for (int pixel = 0; pixel < HEIGHT * WIDTH; pixel++) total += widened(source + (ptrdiff_t)pixel * CHANNELS + first + at);
+        for (int pixel = 0; pixel < HEIGHT * WIDTH; pixel++)
+            total += widened(source + (ptrdiff_t)pixel * CHANNELS + first + at);
         int vector = (first + at) / LANES;
         floats steps = real(total + mean.scales[2 * vector]) * factor(mean, vector);
         narrowed(out->host + at, coded(steps, mean.coding, AFTER, mean.table));
