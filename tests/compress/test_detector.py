@@ -124,3 +124,15 @@ def test_what_is_not_for_detectors_or_only_for_them(random_network: Networks, tm
     with pytest.raises(InputError, match="finds boxes, and C is written of classifiers"):
         mobilenets.export(str(detector), to="native")
     assert mobilenets.export(str(detector), to="onnx", nms=True).path.is_file()
+
+
+def test_a_detector_is_timed_and_diagnosed(random_network: Networks, tmp_path: Path) -> None:
+    detector = str(save(random_network("ssdlite_mobilenet_v2"), tmp_path / "detector.safetensors"))
+    pytest.importorskip("onnxruntime")
+    timed = mobilenets.bench(detector, runtimes="onnx", precisions="float32", repeats=1, per_op=True)
+    assert [row.error for row in timed.rows] == [None]
+    assert {"boxes_1", "scores_6", "extra_4_project"} <= {each.name for each in timed.rows[0].operations}
+    found = mobilenets.diagnose(detector, images=4, out=tmp_path / "diagnosed")
+    assert {"boxes_1_depthwise", "extra_1_squeeze"} <= {layer.name for layer in found.layers}
+    assert "ssdlite_mobilenet_v2" in str(found)
+    assert (tmp_path / "diagnosed" / "diagnose.html").is_file()
