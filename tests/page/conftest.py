@@ -152,7 +152,7 @@ CARD: Mapping[str, Any] = {
 CARDS = {
     "colours": {**CARD, "report": True},
     "others": {**CARD, "precision": "int8", "report": False},
-    "finder": {**CARD, "task": "detection", "report": False},
+    "finder": {**CARD, "task": "detection", "report": True},
 }
 REPORT = {
     "top1": 0.75,
@@ -165,6 +165,13 @@ REPORT = {
     "confusion": [[3, 0, 0], [1, 2, 0], [0, 1, 1]],
     "html": "report.html",
     "history": [{"epoch": n, "train_loss": 2.0 / n, "val_loss": 2.5 / n, "top1": n / 4} for n in (1, 2, 3)],
+}
+BOX_REPORT = {
+    "map": 0.5,
+    "map_50": 0.875,
+    "images": 8,
+    "per_class": [{"label": "red thing", "boxes": 12, "ap": 0.5, "ap_50": 0.875, "recall": None}],
+    "history": [{"epoch": n, "train_loss": 2.0 / n, "val_map": n / 6} for n in (1, 2, 3)],
 }
 
 
@@ -224,7 +231,7 @@ class _Requests(BaseHTTPRequestHandler):
         answers: dict[str, Callable[[], Any]] = {
             "v1/models": lambda: {"models": [{"name": each} for each in CARDS]},
             "v1/model": lambda: CARDS[query["model"]],
-            "v1/report": lambda: REPORT,
+            "v1/report": lambda: BOX_REPORT if query["model"] == "finder" else REPORT,
         }
         if name in answers and not self._knows():
             self._send(401, "application/json", b'{"error": "this service asks for its key"}')

@@ -124,6 +124,11 @@ def test_boxes_are_drawn_where_they_are(visit: Any, service: Service, flags: lis
     page.page.locator("#threshold").fill("20")
     page.page.locator(".bars li").nth(1).wait_for()
     assert [name for name, _ in page.answer()] == ["red thing", "everything"]
+    page.page.locator(".judged > summary").click()
+    page.page.locator(".report td", has_text="87.50 %").first.wait_for()
+    said = page.page.locator(".report").inner_text()
+    assert all(words in said for words in ("mAP .5:.95", "red thing", "Mean average precision, 0.167 to 0.500"))
+    assert "Confusion matrix" not in said
 
 
 def test_heat_is_asked_for_when_it_is_wanted(visit: Any, service: Service, flags: list[Path]) -> None:

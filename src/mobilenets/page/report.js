@@ -12,11 +12,14 @@ export function showReport(place, report) {
   const rows = [
     ["top-1", isNumber(report.top1) && percent(report.top1, 2)],
     ["top-5", labels?.length > 5 && isNumber(report.top5) && percent(report.top5, 2)],
+    ["mAP .5:.95", isNumber(report.map) && percent(report.map, 2)],
+    ["mAP .5", isNumber(report.map_50) && percent(report.map_50, 2)],
     ["loss", isNumber(report.loss) && report.loss.toFixed(4)],
     ["pictures", isNumber(report.images) && `${whole(report.images)}${report.part ? ` (${report.part})` : ""}`],
     ["data", report.data],
   ].filter(([, value]) => value);
   if (rows.length) place.append(factTable("Judged", rows));
+  if (report.per_class?.length) place.append(element("h3", {}, "Class by class"), classTable(report.per_class));
   if (history?.length > 1) place.append(element("h3", {}, "Training"), curves(history));
   if (confusion?.length) {
     place.append(element("h3", {}, "Confusion matrix"));
@@ -26,6 +29,18 @@ export function showReport(place, report) {
     place.append(element("div", { class: "pair" }, region, pairTable(labels, confusion)));
   }
   if (html) place.append(element("p", { class: "more" }, element("a", { href: html, target: "_blank", rel: "noopener" }, "Open the whole report, with the pictures it got wrong")));
+}
+
+/** Return the average precisions of a detector's classes. */
+function classTable(classes) {
+  const names = ["class", "boxes", "AP", "AP50", "recall"];
+  const head = element("tr", {}, ...names.map((name, place) => element("th", { scope: "col", class: place ? "number" : "" }, name)));
+  const share = (value) => element("td", {}, isNumber(value) ? percent(value, 2) : "–");
+  const lines = classes.map(({ label, boxes, ap, ap_50: ap50, recall }) =>
+    element("tr", {}, element("td", {}, label), element("td", {}, whole(boxes)), share(ap), share(ap50), share(recall)),
+  );
+  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines));
+  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes" }, table);
 }
 
 const isNumber = (value) => typeof value === "number";
@@ -94,6 +109,7 @@ function curves(history) {
   const groups = [
     ["Loss", names.filter((name) => name.includes("loss"))],
     ["Accuracy", names.filter((name) => /top|accuracy/.test(name))],
+    ["Mean average precision", names.filter((name) => name.startsWith("val_map"))],
   ];
   const drawings = groups.filter(([, members]) => members.length).map(([title, members]) => curve(title, members.slice(0, 2), history));
   return element("div", { class: "curves" }, ...drawings);
