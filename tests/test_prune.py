@@ -166,12 +166,53 @@ def test_refused(model: str, tmp_path: Path, data: str) -> None:
     assert not list(tmp_path.glob("*-pruned*"))
 
 
+REAL = (
+    "mobilenet_v1_0.25_224_1_default_1.tflite",
+    "mobilenet_v1_0.75_192_quant.tflite",
+    "mobilenet_v2_1.0_224_quant.tflite",
+    "tf2_mobilenet_v2_1.0_224_ptq.tflite",
+)
+
+
 @pytest.mark.slow
-def test_real_networks_stay_the_same(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", REAL)
+def test_real_networks_stay_the_same(shared_data: Path, tmp_path: Path, name: str) -> None:
+    """What is proved: on photographs, on noise, and on the extremes, black, white and stripes."""
     from mobilenets.nn.convert import convert
 
-    model = tmp_path / "v1.safetensors"
-    convert(shared_data / "weights" / "mobilenet_v1_0.25_224_1_default_1.tflite", out=model)
-    result = prune(str(model), dead=True, data=str(shared_data / "photos500"), images=5)
-    assert result.parameters_after <= result.parameters_before
+    model = convert(shared_data / "weights" / name, out=tmp_path / "real.safetensors").checkpoint
+    result = prune(str(model), dead=True, data=str(shared_data / "photos500" / "labels.csv"), images=4)
+    assert result.parameters_after < result.parameters_before
+    assert result.multiply_adds_after < result.multiply_adds_before
+    assert all(row.silent == 0 for row in result.removed)
+    assert sum(row.proved for row in result.removed) > 0
     assert result.max_abs_error < 1e-5
+    before, after = load(model), load(result.checkpoint)
+    side = before.card.resolution[0]
+    hard = np.zeros((4, side, side, 3), np.uint8)
+    hard[1], hard[2, ::2] = 255, 255
+    hard[3] = np.random.default_rng(0).integers(0, 256, hard[3].shape)
+    np.testing.assert_allclose(logits(after, hard), logits(before, hard), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_silent_channels_of_a_real_network_are_measured_and_not_proved(shared_data: Path, tmp_path: Path) -> None:
+    from mobilenets.nn.convert import convert
+
+    source = shared_data / "weights" / "mobilenet_v1_0.75_192_quant.tflite"
+    model = str(convert(source, out=tmp_path / "real.safetensors").checkpoint)
+    data = str(shared_data / "photos500" / "labels.csv")
+    proved = prune(model, dead=True, data=data, images=1, out=tmp_path / "proved.safetensors")
+    silent = prune(model, dead=True, silent=True, data=data, images=1, out=tmp_path / "silent.safetensors")
+    assert sum(row.proved for row in silent.removed) == sum(row.proved for row in proved.removed)
+    assert sum(row.silent for row in silent.removed) > 0, "one photograph leaves channels asleep"
+    assert silent.parameters_after < proved.parameters_after
+    assert silent.measured_on == "1 other pictures than those looked at"
+    assert any("another picture may wake" in note for note in silent.notes)
+    from mobilenets.compress import sample
+
+    others = sample.taken(data, load(model).card.preprocess, count=1, after=1).pictures
+    moved = np.abs(logits(load(silent.checkpoint), others) - logits(load(model), others)).max()
+    assert silent.max_abs_error == pytest.approx(float(moved))
+    assert load(silent.checkpoint).card.metrics == ()
+    assert "were constant on 1 pictures" in load(silent.checkpoint).card.notes[-1]
