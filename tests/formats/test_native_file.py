@@ -15,7 +15,7 @@ import pytest
 from mobilenets.arch import CLASSIFIERS
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
-from mobilenets.engine.memory import peak
+from mobilenets.engine.memory import Mode, peak
 from mobilenets.errors import InputError
 from mobilenets.formats import native_build
 from mobilenets.formats.native_file import identifier, spans, to_native
@@ -141,6 +141,71 @@ def test_other_machines_have_the_same_bits(target: str, random_int8_network: Net
 @pytest.mark.parametrize("target", native_build.TARGETS)
 def test_other_machines_in_float32(target: str, random_network: Networks, tmp_path: Path) -> None:
     run_example(random_network("mobilenet_v3_large"), compiles_for(target), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-DPLAIN_C",),
+        pytest.param(("-DONE_LEVEL",), marks=pytest.mark.slow),
+        ("-DONE_LEVEL", "-mavx2"),
+        pytest.param(("-DONE_LEVEL", "-march=x86-64-v4", "-mavx512vnni"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_every_instruction_set_has_the_same_bits(
+    flags: tuple[str, ...], random_int8_network: Networks, tmp_path: Path
+) -> None:
+    if here() != "x86-64-linux":
+        pytest.skip("this machine has none of them")
+    if "-mavx512vnni" in flags and "avx512_vnni" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX-512 with VNNI")
+    checkpoint = random_int8_network("mnasnet_a1")
+    assert_same(checkpoint, *answers(checkpoint, (native_build.compiler(here()).command, flags, ()), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("target", "flags"),
+    [
+        pytest.param("arm-64-linux", ("-DONE_LEVEL",), marks=pytest.mark.slow),
+        pytest.param("arm-64-linux", ("-DONE_LEVEL", "-march=armv8.2-a+dotprod"), marks=pytest.mark.slow),
+        pytest.param("arm-64-linux", ("-DPLAIN_C",), marks=pytest.mark.slow),
+    ],
+)
+def test_every_instruction_set_elsewhere(
+    target: str, flags: tuple[str, ...], random_int8_network: Networks, tmp_path: Path
+) -> None:
+    checkpoint, by = random_int8_network("mobilenet_v2"), native_build.compiler(compiles_for(target))
+    how = (by.command, (*flags, "-static"), native_build.runner(target) or ())
+    assert_same(checkpoint, *answers(checkpoint, how, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["fused", "layerwise"])
+def test_with_more_memory_the_same_is_computed(mode: Mode, random_int8_network: Networks, tmp_path: Path) -> None:
+    checkpoint = random_int8_network("mobilenet_v3_small")
+    how = (native_build.compiler(here()).command, (), ())
+    assert_same(checkpoint, *answers(checkpoint, how, tmp_path, mode))
+
+
+def answers(
+    checkpoint: Checkpoint,
+    how: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    folder: Path,
+    mode: Mode = "streamed",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compile the example with (a command, flags) and run it by what is third; return logits and the picture."""
+    command, flags, run_by = how
+    for name, content in to_native(checkpoint, "net", version="1", mode=mode).items():
+        (folder / name).write_bytes(content)
+    batch = pictures(checkpoint, 1)
+    (folder / "0.bin").write_bytes(batch[0].tobytes())
+    line = (*command, "-std=c99", "-O2", "-ffp-contract=off", *flags, "net.c", "example.c", "-o", "example", "-lm")
+    subprocess.run(line, cwd=folder, check=True)
+    done = subprocess.run(
+        (*run_by, "./example", "--logits", "0.bin"), cwd=folder, check=True, capture_output=True, text=True
+    )
+    return np.array([[float(each) for each in done.stdout.split()]], np.float32), batch
 
 
 @pytest.mark.parametrize("name", [pytest.param("mobilenet_v2", marks=pytest.mark.slow), "mnasnet_a1"])

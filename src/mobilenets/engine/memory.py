@@ -26,7 +26,7 @@ from mobilenets.arch import Op, Plan, Precision
 from mobilenets.arch.cost import BYTES
 from mobilenets.engine.arena import Buffer, Placed, arrange, lower_bound, occupied, total
 from mobilenets.engine.flow import PIXELS
-from mobilenets.engine.sections import SUM_BYTES, section_buffers, sections
+from mobilenets.engine.sections import SUM_BYTES, Section, section_buffers, sections
 from mobilenets.engine.stages import Stage, readers, stages
 
 Mode = Literal["layerwise", "fused", "streamed"]
@@ -149,6 +149,16 @@ def layout(
     steps = tuple(Step(name, ops, occupied(placed, index)) for index, (name, ops) in enumerate(names))
     picture = prod(plan.input_shape) * BYTES[precision]
     return Memory(mode, precision, total(placed), placed, steps, picture, rings)
+
+
+def streamed(plan: Plan, precision: Precision, parts: Sequence[Section], align: int = ALIGN) -> Memory:
+    """Plan the arena of sections that run one after another, wherever a network was cut."""
+    buffers, rings = section_buffers(plan, precision, tuple(parts))
+    placed = arrange(buffers, align)
+    steps = tuple(
+        Step(part.name, tuple(op.name for op in part.ops), occupied(placed, index)) for index, part in enumerate(parts)
+    )
+    return Memory("streamed", precision, total(placed), placed, steps, prod(plan.input_shape) * BYTES[precision], rings)
 
 
 def _layerwise(plan: Plan, precision: Precision) -> list[Buffer]:

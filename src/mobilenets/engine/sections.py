@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import Literal
 
 from mobilenets.arch import Op, Plan, Precision
 from mobilenets.arch.cost import BYTES
@@ -159,6 +160,16 @@ def sections(plan: Plan, precision: Precision = "int8", pixels: int = PIXELS) ->
     cutter = Cutter(plan, precision, pixels)
     cuts = cutter.cuts()
     return tuple(cutter.section(begin, end) for begin, end in itertools.pairwise(cuts))
+
+
+def cut(plan: Plan, precision: Precision, mode: Literal["layerwise", "fused", "streamed"]) -> tuple[Section, ...]:
+    """Cut a plan between all operations, between all stages, or where that takes the least memory."""
+    if mode == "streamed":
+        return sections(plan, precision)
+    cutter = Cutter(plan, precision)
+    ends = [stage.ops[-1] for stage in stages(plan)] if mode == "fused" else plan.ops
+    places = (0, *(cutter.index[op.name] + 1 for op in ends))
+    return tuple(cutter.section(begin, end) for begin, end in itertools.pairwise(places))
 
 
 def section_buffers(

@@ -33,13 +33,14 @@ class Target:
     zig: str
     runner: tuple[str, ...] = ()
     shared: bool = True
+    flags: tuple[str, ...] = ()
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "x86-64-linux": Target("x86_64", ("x86_64-linux-gnu-gcc",), "x86_64-linux-musl", ("qemu-x86_64",)),
         "arm-64-linux": Target("aarch64", ("aarch64-linux-gnu-gcc",), "aarch64-linux-musl", ("qemu-aarch64",)),
-        "wasm-32": Target("wasm32", (), "wasm32-wasi", ("node",), shared=False),
+        "wasm-32": Target("wasm32", (), "wasm32-wasi", ("node",), shared=False, flags=("-msimd128",)),
     }
 )
 
@@ -92,9 +93,10 @@ def compiler(target: str) -> Compiler:
     raise InputError(f"--target {target}: there is no {wanted}: install it, or pip install 'mobilenets[engine]'")
 
 
-def flags(precision: str) -> tuple[str, ...]:
+def flags(precision: str, target: str) -> tuple[str, ...]:
     """Return how the source is compiled: in int8, products and sums must be rounded one by one."""
-    return ("-std=c99", "-O3", f"-ffp-contract={'off' if precision == 'int8' else 'fast'}", "-fPIC")
+    contract = f"-ffp-contract={'off' if precision == 'int8' else 'fast'}"
+    return ("-std=c99", "-O3", contract, "-fPIC", *TARGETS[target].flags)
 
 
 def build(folder: Path, name: str, target: str, precision: str) -> tuple[Path, ...]:
@@ -107,7 +109,7 @@ def build(folder: Path, name: str, target: str, precision: str) -> tuple[Path, .
     place.mkdir(exist_ok=True)
     source, object_file = folder / f"{name}.c", place / f"{name}.o"
     static, shared = place / f"lib{name}.a", place / f"lib{name}.so"
-    _run((*by.command, *flags(precision), "-c", str(source), "-o", str(object_file)), target)
+    _run((*by.command, *flags(precision, target), "-c", str(source), "-o", str(object_file)), target)
     _run((*by.archiver, "rcs", str(static), str(object_file)), target)
     if not TARGETS[target].shared:
         object_file.unlink()

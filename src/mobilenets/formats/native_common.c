@@ -12,3 +12,37 @@ static inline value_t *pixel(unsigned char *arena, const operation_t *op, uint32
 
 static inline uint32_t pixels_of(const operation_t *op) { return (uint32_t)op->width * (uint32_t)op->height; }
 
+
+#if defined(__GNUC__)
+#define UNROLLED inline __attribute__((always_inline)) /* called with constants, so that sums are registers */
+#else
+#define UNROLLED inline
+#endif
+
+#ifdef INT8
+/* What a code stands for lies between these, in steps from the zero point. */
+typedef struct {
+    float low, high;
+    int32_t zero;
+} limits_t;
+
+static inline limits_t limits_of(const operation_t *op) {
+    limits_t limits = {(float)(op->low - op->zero), (float)(op->high - op->zero), op->zero};
+    return limits;
+}
+
+/* To the nearest integer, halves to even: a number of this size has no digits behind the point. */
+static inline float nearest(float x) {
+    const float large = 12582912.0f;
+    return (x + large) - large;
+}
+
+static inline value_t code(float steps, limits_t to) {
+    steps = steps < to.low ? to.low : steps;
+    steps = steps > to.high ? to.high : steps;
+    return (value_t)((int32_t)nearest(steps) + to.zero);
+}
+
+/* The code of a sum of products. */
+static inline value_t steps_of(int32_t sum, float factor, limits_t to) { return code((float)sum * factor, to); }
+#endif

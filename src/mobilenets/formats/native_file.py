@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +19,12 @@ from mobilenets.arch import Op, Plan, Precision
 from mobilenets.arch.mobilenet import Activation
 from mobilenets.engine.flow import PIXELS, chunk
 from mobilenets.engine.folding import folded
-from mobilenets.engine.memory import Memory, layout
+from mobilenets.engine.memory import Memory, Mode, streamed
 from mobilenets.engine.quantized import bounds, multipliers, quantizations, table
 from mobilenets.engine.reference import arithmetic
-from mobilenets.engine.sections import Section, sections
+from mobilenets.engine.sections import Section, cut
 from mobilenets.errors import InputError
+from mobilenets.formats.native_runtime import runtime
 from mobilenets.formats.native_text import CMAKE, EXAMPLE, HEADER, TYPES, braces, words
 from mobilenets.image.preprocess import normalize
 
@@ -56,13 +56,15 @@ def identifier(name: str) -> str:
     return f"model_{text}" if not text or text[0].isdigit() else text
 
 
-def to_native(checkpoint: Checkpoint, name: str, *, version: str) -> dict[str, bytes]:
+def to_native(checkpoint: Checkpoint, name: str, *, version: str, mode: Mode = "streamed") -> dict[str, bytes]:
     """Return the files of a checkpoint in C, by name.
 
     Args:
         checkpoint: a classifier, float32 or int8.
         name: the prefix of functions and files, an identifier in C.
         version: what the function of this name says.
+        mode: where whole maps wait: only where that takes less memory, between stages, or between all operations. The
+            same pixels are computed in all three; the two that take more memory are there to be compared with.
 
     Raises:
         InputError: a network that is no classifier.
@@ -70,7 +72,7 @@ def to_native(checkpoint: Checkpoint, name: str, *, version: str) -> dict[str, b
     card = checkpoint.card
     if card.task != "classification":
         raise InputError(f"{name}: C is written for classifiers, not for {card.task}: export it to onnx")
-    made = _Writer(checkpoint)
+    made = _Writer(checkpoint, mode)
     height, width = card.resolution
     facts = {
         "name": name,
@@ -84,36 +86,14 @@ def to_native(checkpoint: Checkpoint, name: str, *, version: str) -> dict[str, b
         "precision": card.precision,
         "contract": "off" if card.precision == "int8" else "fast",
     }
-    source = "\n".join([TYPES.format(**facts, define=made.defines()), made.tables(), runtime()])
+    fixed = runtime(int8=card.precision == "int8")
+    source = "\n".join([TYPES.format(**facts, define=made.defines()), made.tables(), fixed])
     return {
         f"{name}.h": HEADER.format(**facts).encode(),
         f"{name}.c": source.encode(),
         "example.c": EXAMPLE.format(**facts).encode(),
         "CMakeLists.txt": CMAKE.format(**facts).encode(),
     }
-
-
-LEVELS = {"avx512": "avx512f,avx512bw,avx512vl,avx512vnni,fma", "avx2": "avx2,fma"}
-"""Kinds of x86-64 processors that kernels are compiled for beside the plainest, by what they must be able to do."""
-
-
-def runtime() -> str:
-    """Return the fixed part of the source: kernels for each kind of processor, the choice, and what drives them."""
-    common, kernels, driver = (
-        (files("mobilenets.formats") / f"native_{part}.c").read_text(encoding="utf-8")
-        for part in ("common", "kernels", "driver")
-    )
-    names = sorted(set(re.findall(r"^static .*?(\w+)\(", kernels, re.MULTILINE)))
-    parts = [common, "#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)\n#include <immintrin.h>"]
-    for level, able in LEVELS.items():
-        parts += [f'#pragma GCC push_options\n#pragma GCC target("{able}")']
-        parts += ["\n".join(f"#define {name} {name}_{level}" for name in names)]
-        parts += [kernels, "\n".join(f"#undef {name}" for name in names), "#pragma GCC pop_options"]
-    parts += ["#define SEVERAL_LEVELS\n#endif\n", kernels, "static compute_t chosen(void) {\n#ifdef SEVERAL_LEVELS"]
-    for level, able in LEVELS.items():
-        asked = " && ".join(f'__builtin_cpu_supports("{each}")' for each in able.split(","))
-        parts += [f"    if ({asked}) return compute_{level};"]
-    return "\n".join([*parts, "#endif\n    return compute;\n}\n", driver])
 
 
 @dataclass
@@ -136,7 +116,7 @@ class _Weights:
 class _Writer:
     """One checkpoint's tables."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, mode: Mode) -> None:
         self.card = checkpoint.card
         self.plan: Plan = checkpoint.card.plan
         self.int8 = checkpoint.card.precision == "int8"
@@ -145,16 +125,18 @@ class _Writer:
         self._quantizations = quantizations(checkpoint) if self.int8 else {}
         self._by = arithmetic(checkpoint)
         precision: Precision = "int8" if self.int8 else "float32"
-        self.memory: Memory = layout(self.plan, precision, "streamed")
-        self._sections: tuple[Section, ...] = sections(self.plan, precision)
+        self._sections: tuple[Section, ...] = cut(self.plan, precision, mode)
+        self.memory: Memory = streamed(self.plan, precision, self._sections)
         self._index = {"input": 0, **{op.name: number for number, op in enumerate(self.plan.ops, 1)}}
         self._weights = _Weights()
+        self._paddings: dict[int, int] = {}
         self._rows = [self._input(), *map(self._operation, self.plan.ops)]
 
     def defines(self) -> str:
         """Return what the runtime must know before it is compiled."""
         patches = [op.kernel**2 * op.source_shape[0] for op in self.plan.ops if _kind(op) == "DENSE"]
-        lines: dict[str, object] = {"PIXELS": PIXELS, "PATCH": max(patches, default=1), "GROUP": 4 if self.int8 else 1}
+        taps = [op.kernel**2 for op in self.plan.ops if _kind(op) == "DEPTHWISE"]
+        lines: dict[str, object] = {"PIXELS": PIXELS, "PATCH": max(patches, default=1), "TAPS": max(taps, default=1)}
         if self.int8:
             of = self._quantizations[self.plan.ops[-1].name]
             lines["LEAVE(code)"] = f"({_float(of.scale)} * ((float)(code) - {_float(of.zero_point)}))"
@@ -259,17 +241,28 @@ class _Writer:
         rows = weight.reshape(len(weight), -1)
         if _kind(op) == "DENSE":
             rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
-        if self.int8 and _kind(op) != "DEPTHWISE":  # sums are over codes: what their zero point adds is taken off here
+        if self.int8:  # sums are over codes: what their zero point adds is taken off here
             zero = self._quantizations[op.sources[0]].zero_point
             bias = np.clip(bias - zero * rows.sum(1, dtype=np.int64), -LARGEST_SUM, LARGEST_SUM)
-        packed = rows.T if _kind(op) == "DEPTHWISE" else spans(rows, 4 if self.int8 else 1)
-        fields = {"weights": self._weights.add(packed), "bias": self._weights.add(_padded(bias, whole=self.int8))}
+        packed = spans(rows, 4 if self.int8 else 1)
+        if _kind(op) == "DEPTHWISE":
+            packed = np.pad(rows.T, ((0, 1), (0, 0)))  # taps are computed in pairs
+        fields: dict[str, Any] = {"padding": self._padding(op)} if _kind(op) in ("DENSE", "DEPTHWISE") else {}
+        fields |= {"weights": self._weights.add(packed), "bias": self._weights.add(_padded(bias, whole=self.int8))}
         if self.int8:
             out = self._quantizations.get(f"{op.name}.before") or self._quantizations[op.name]
             source = self._quantizations[op.sources[0]]
             factors = multipliers(self._tensors[f"{op.name}.weight_scale"], source, out)
             fields["factors"] = self._weights.add(_padded(np.broadcast_to(factors, op.out[:1]), whole=False))
         return fields
+
+    def _padding(self, op: Op) -> int:
+        """Return the place of a pixel that stands for all outside a map."""
+        zero = self._quantizations[op.sources[0]].zero_point if self.int8 else 0
+        if zero not in self._paddings:
+            channels = max(each.source_shape[0] for each in self.plan.ops)
+            self._paddings[zero] = self._weights.add(np.full(channels, zero, np.uint8 if self.int8 else np.float32))
+        return self._paddings[zero]
 
 
 def spans(rows: NDArray[Any], group: int) -> NDArray[Any]:

@@ -1,110 +1,200 @@
 /* How pixels are computed. For some processors this is compiled several times, under names of their own. */
 
 #ifdef INT8
-/* To the nearest integer, halves to even: a number of this size has no digits behind the point. */
-static inline float nearest(float x) {
-    const float large = 12582912.0f;
-    return (x + large) - large;
+/* Written out for each pixel of a tile: compilers keep in registers what is called by constants, not what loops name. */
+#define EACH(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+
+/* Four codes, of which only so many belong to the pixel. */
+static UNROLLED four_t some(const uint8_t *x, int count) {
+    uint8_t rest[4] = {0, 0, 0, 0};
+    for (int i = 0; i < count; i++) rest[i] = x[i];
+    return block_four(rest);
 }
 
-static inline value_t code(float steps, const operation_t *op) {
-    float low = (float)(op->low - op->zero), high = (float)(op->high - op->zero);
-    steps = steps < low ? low : steps > high ? high : steps;
-    return (value_t)((int32_t)nearest(steps) + op->zero);
+/* Write the codes of SPAN output channels, or of as many as there are. */
+static UNROLLED void leave(block_t sums, const float *factors, limits_t to, uint8_t *out, int count) {
+    if (count < SPAN) {
+        uint8_t codes[SPAN];
+        block_finish(sums, factors, to, codes);
+        memcpy(out, codes, (size_t)count);
+    } else
+        block_finish(sums, factors, to, out);
 }
 
-static void finish(value_t *restrict out, const int32_t *restrict sums, const float *restrict factors, int count,
-                   const operation_t *op) {
-    const uint8_t *table = op->table < 0 ? NULL : (const uint8_t *)WEIGHTS + op->table;
-    const float low = (float)(op->low - op->zero), high = (float)(op->high - op->zero);
-    const int zero = op->zero;
-    for (int j = 0; j < count; j++) {
-        float steps = (float)sums[j] * factors[j];
-        steps = steps < low ? low : steps;
-        steps = steps > high ? high : steps;
-        out[j] = (value_t)((int32_t)nearest(steps) + zero);
-    }
-    if (table != NULL)
-        for (int j = 0; j < count; j++) out[j] = table[out[j]];
-}
-
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
-/* Four products at once. Weights lie as SPAN output channels by four input channels, four by four. */
-static inline void fours(int32_t (*sums)[SPAN], value_t *const *x, int pixels, const int8_t *w, int channels) {
-    __m512i total[PIXELS];
-    for (int p = 0; p < pixels; p++) total[p] = _mm512_loadu_si512(sums[p]);
-    for (int k = 0; k < channels; k += 4, w += 4 * SPAN) {
-        __m512i weights = _mm512_loadu_si512(w);
-        for (int p = 0; p < pixels; p++) {
-            int32_t four;
-            memcpy(&four, x[p] + k, 4);
-            total[p] = _mm512_dpbusd_epi32(total[p], _mm512_set1_epi32(four), weights);
-        }
-    }
-    for (int p = 0; p < pixels; p++) _mm512_storeu_si512(sums[p], total[p]);
-}
-
-/* The number of pixels is a constant in each of these calls, so that all sums are registers. */
-static void many(int32_t (*sums)[SPAN], value_t *const *x, int pixels, const int8_t *w, int channels) {
-    switch (pixels) {
-        case 8: fours(sums, x, 8, w, channels); break;
-        case 7: fours(sums, x, 7, w, channels); break;
-        case 6: fours(sums, x, 6, w, channels); break;
-        case 5: fours(sums, x, 5, w, channels); break;
-        default:
-            for (int p = 0; p < pixels; p++) fours(sums + p, x + p, 1, w, channels);
-    }
-}
+/* Pixels over the input channels, for one or two blocks of SPAN output channels; the last may have fewer. */
+static UNROLLED void tile(value_t *const *out, value_t *const *x, const int pixels, const int blocks, int inputs,
+                          const int8_t *w, const int32_t *bias, const float *factors, limits_t to, int count) {
+    const size_t step = (size_t)(inputs + 3) / 4 * 4 * SPAN;
+    const uint8_t *from[8];
+    block_t sums[8], others[8];
+#ifdef LEVEL_DOTPROD
+    const uint8_t less[4] = {129, 129, 129, 129};
+    block_t all = block_load(NOTHING);
+#define ALL all = block_dot(all, block_four(less), weights);
 #else
-/* Weights lie as SPAN output channels by four input channels, four by four. */
-static void many(int32_t (*sums)[SPAN], value_t *const *x, int pixels, const int8_t *w, int channels) {
-    for (int p = 0; p < pixels; p++) {
-        const int8_t *v = w;
-        for (int k = 0; k < channels; k += 4, v += 4 * SPAN)
-            for (int j = 0; j < SPAN; j++)
-                sums[p][j] += x[p][k] * v[4 * j] + x[p][k + 1] * v[4 * j + 1] + x[p][k + 2] * v[4 * j + 2] +
-                              x[p][k + 3] * v[4 * j + 3];
-    }
-}
+#define ALL
 #endif
-
-static void products(int32_t (*sums)[SPAN], value_t *const *x, int pixels, const int8_t *w, int channels) {
-    int whole = channels / 4 * 4;
-    many(sums, x, pixels, w, whole);
-    for (int p = 0; p < pixels && whole < channels; p++)
-        for (int j = 0; j < SPAN; j++)
-            for (int k = whole; k < channels; k++) sums[p][j] += x[p][k] * w[(size_t)whole * SPAN + 4 * j + k - whole];
-}
-
-static void tap(int32_t *restrict sums, const value_t *restrict x, const int8_t *restrict w, int count, int zero) {
-    for (int j = 0; j < count; j++) sums[j] += (int16_t)((int16_t)(x[j] - zero) * w[j]);
-}
-
-static void add(value_t *out, const value_t *x, const value_t *y, const operation_t *op) {
-    for (int j = 0; j < op->c; j++) {
-        float first = op->first * (float)(x[j] - op->zeros[0]), second = op->second * (float)(y[j] - op->zeros[1]);
-        out[j] = code(first + second, op);
+#define BEGIN(p)                                                \
+    if (p < pixels) {                                           \
+        from[p] = x[p];                                         \
+        sums[p] = block_load(bias);                             \
+        if (blocks > 1) others[p] = block_load(bias + SPAN);    \
     }
+#define MORE(p)                                                         \
+    if (p < pixels) {                                                   \
+        const four_t four = FOUR(from[p] + k);                          \
+        sums[p] = block_dot(sums[p], four, weights);                    \
+        if (blocks > 1) others[p] = block_dot(others[p], four, beside); \
+    }
+#define STEP                                                            \
+    const fours_t weights = block_weights(w);                           \
+    const fours_t beside = block_weights(blocks > 1 ? w + step : w);    \
+    ALL EACH(MORE)(void)beside;
+    EACH(BEGIN)
+    int k = 0;
+#define FOUR(at) block_four(at)
+    for (; k + 4 <= inputs; k += 4, w += 4 * SPAN) {
+        STEP
+    }
+#undef FOUR
+#define FOUR(at) some(at, inputs - k)
+    if (k < inputs) {
+        STEP
+    }
+#undef FOUR
+#ifdef LEVEL_DOTPROD
+#define SHIFT(p) \
+    if (p < pixels) sums[p] = block_shifted(sums[p], all);
+    EACH(SHIFT)
+#undef SHIFT
+#endif
+#define LEAVE_BOTH(p)                                                                                   \
+    if (p < pixels) {                                                                                   \
+        leave(sums[p], factors, to, out[p], blocks > 1 ? SPAN : count);                                 \
+        if (blocks > 1) leave(others[p], factors + SPAN, to, out[p] + SPAN, count - SPAN);              \
+    }
+    EACH(LEAVE_BOTH)
+#undef ALL
+#undef BEGIN
+#undef MORE
+#undef STEP
+#undef LEAVE_BOTH
 }
 
-static void scale(value_t *out, const value_t *x, const value_t *gate, const operation_t *op) {
-    for (int j = 0; j < op->c; j++)
-        out[j] = code(op->first * (float)((x[j] - op->zeros[0]) * (gate[j] - op->zeros[1])), op);
+static UNROLLED void tiles(value_t *const *out, value_t *const *x, int pixels, const int blocks, int inputs,
+                           const int8_t *w, const int32_t *bias, const float *factors, limits_t to, int count) {
+#define SOME(n) \
+    if (TILE >= n && pixels == n) tile(out, x, n, blocks, inputs, w, bias, factors, to, count)
+    for (; pixels > TILE; pixels -= TILE, out += TILE, x += TILE)
+        tile(out, x, TILE, blocks, inputs, w, bias, factors, to, count);
+    SOME(1);
+    SOME(2);
+    SOME(3);
+    SOME(4);
+    SOME(5);
+    SOME(6);
+    SOME(7);
+    SOME(8);
+#undef SOME
 }
 
-static void look_up(value_t *out, const operation_t *op) {
-    const uint8_t *codes = (const uint8_t *)WEIGHTS + op->table;
+static void look_up(value_t *codes, int count, const operation_t *op) {
+    const uint8_t *table = (const uint8_t *)WEIGHTS + op->table;
     if (op->table >= 0)
-        for (int j = 0; j < op->c; j++) out[j] = codes[out[j]];
+        for (int j = 0; j < count; j++) codes[j] = table[codes[j]];
 }
 
-static void collect(sum_t *sums, const value_t *x, const operation_t *op) {
-    for (int j = 0; j < op->c; j++) sums[j] += x[j] - op->zeros[0];
+static void products(value_t *const *to, value_t *const *x, int pixels, int inputs, const operation_t *op) {
+    const int8_t *w = (const int8_t *)WEIGHTS + op->weights;
+    const int32_t *bias = (const int32_t *)(const void *)((const char *)WEIGHTS + op->bias);
+    const float *factors = (const float *)(const void *)((const char *)WEIGHTS + op->factors);
+    const size_t step = (size_t)(inputs + 3) / 4 * 4 * SPAN;
+    value_t *out[PIXELS];
+    memcpy(out, to, (size_t)pixels * sizeof *out);
+    int c = 0;
+    for (int blocks = BLOCKS; blocks > 0; blocks--)
+        for (; op->c - c > (blocks - 1) * SPAN; c += blocks * SPAN, w += (size_t)blocks * step) {
+            if (blocks == BLOCKS)
+                tiles(out, x, pixels, BLOCKS, inputs, w, bias + c, factors + c, limits_of(op), op->c - c);
+            else
+                tiles(out, x, pixels, 1, inputs, w, bias + c, factors + c, limits_of(op), op->c - c);
+            for (int p = 0; p < pixels; p++) out[p] += blocks * SPAN;
+        }
+    for (int p = 0; p < pixels; p++) look_up(to[p], op->c, op);
 }
 
-static void mean(value_t *out, const sum_t *sums, const operation_t *op) {
-    for (int j = 0; j < op->c; j++) out[j] = code((float)sums[j] * op->first, op);
-    look_up(out, op);
+/* Some pixels of SPAN channels; each has a list of what is under its taps. */
+static UNROLLED void filter(value_t *const *out, const value_t *(*x)[TAPS + 1], const int pixels, int c,
+                            const operation_t *op) {
+    const int8_t *w = (const int8_t *)WEIGHTS + op->weights + c;
+    const int32_t *bias = (const int32_t *)(const void *)((const char *)WEIGHTS + op->bias);
+    const float *factors = (const float *)(const void *)((const char *)WEIGHTS + op->factors);
+    const limits_t to = limits_of(op);
+    const int step = TAPS_AT_ONCE * op->c;
+    block_t sums[8];
+#define BEGIN(p) \
+    if (p < pixels) sums[p] = block_load(bias + c);
+#define MORE(p) \
+    if (p < pixels) sums[p] = block_tap(sums[p], x[p][t] + c, x[p][t + 1] + c, weights);
+#define END(p) \
+    if (p < pixels) block_finish(sums[p], factors + c, to, out[p] + c);
+    EACH(BEGIN)
+    for (int t = 0; t < op->kernel * op->kernel; t += TAPS_AT_ONCE, w += step) {
+        const weights_t weights = tap_weights(w, w + op->c);
+        EACH(MORE)
+    }
+    EACH(END)
+#undef BEGIN
+#undef MORE
+#undef END
+}
+
+static void taps(value_t *const *out, const value_t *(*x)[TAPS + 1], int pixels, const operation_t *op) {
+    const int8_t *w = (const int8_t *)WEIGHTS + op->weights;
+    const int32_t *bias = (const int32_t *)(const void *)((const char *)WEIGHTS + op->bias);
+    const float *factors = (const float *)(const void *)((const char *)WEIGHTS + op->factors);
+    int c = 0;
+    for (; c + SPAN <= op->c; c += SPAN) {
+        int p = 0;
+        for (; p + TILE <= pixels; p += TILE) filter(out + p, x + p, TILE, c, op);
+        for (; TILE > 4 && p + 4 <= pixels; p += 4) filter(out + p, x + p, 4, c, op);
+        for (; p < pixels; p++) filter(out + p, x + p, 1, c, op);
+    }
+    for (; c < op->c; c++)
+        for (int p = 0; p < pixels; p++) {
+            int32_t sum = bias[c];
+            for (int t = 0; t < op->kernel * op->kernel; t++) sum += x[p][t][c] * w[t * op->c + c];
+            out[p][c] = steps_of(sum, factors[c], limits_of(op));
+        }
+    for (int p = 0; p < pixels; p++) look_up(out[p], op->c, op);
+}
+
+static void add(value_t *restrict out, const value_t *restrict x, const value_t *restrict y, const operation_t *op) {
+    const limits_t to = limits_of(op);
+    const float first = op->first, second = op->second;
+    const int one = op->zeros[0], other = op->zeros[1];
+    for (int j = 0; j < op->c; j++) out[j] = code(first * (float)(x[j] - one) + second * (float)(y[j] - other), to);
+    look_up(out, op->c, op);
+}
+
+static void scale(value_t *restrict out, const value_t *restrict x, const value_t *restrict gate,
+                  const operation_t *op) {
+    const limits_t to = limits_of(op);
+    const float first = op->first;
+    const int one = op->zeros[0], other = op->zeros[1];
+    for (int j = 0; j < op->c; j++) out[j] = code(first * (float)((x[j] - one) * (gate[j] - other)), to);
+    look_up(out, op->c, op);
+}
+
+static void collect(sum_t *restrict sums, const value_t *restrict x, const operation_t *op) {
+    const int zero = op->zeros[0];
+    for (int j = 0; j < op->c; j++) sums[j] += x[j] - zero;
+}
+
+static void mean(value_t *restrict out, const sum_t *restrict sums, const operation_t *op) {
+    const limits_t to = limits_of(op);
+    for (int j = 0; j < op->c; j++) out[j] = steps_of(sums[j], op->first, to);
+    look_up(out, op->c, op);
 }
 #else
 static inline float activate(float x, int activation) {
@@ -119,113 +209,130 @@ static inline float activate(float x, int activation) {
     }
 }
 
-static void finish(value_t *out, const float *sums, const float *factors, int count, const operation_t *op) {
-    (void)factors;
-    if (op->activation == RELU6)
-        for (int j = 0; j < count; j++) out[j] = sums[j] < 0.0f ? 0.0f : sums[j] > 6.0f ? 6.0f : sums[j];
-    else
-        for (int j = 0; j < count; j++) out[j] = activate(sums[j], op->activation);
+static void finish(float *restrict out, const float *restrict sums, int count, int activation) {
+    switch (activation) {
+        case LINEAR: memcpy(out, sums, (size_t)count * sizeof *out); break;
+        case RELU6:
+            for (int j = 0; j < count; j++) out[j] = activate(sums[j], RELU6);
+            break;
+        case HARD_SWISH:
+            for (int j = 0; j < count; j++) out[j] = activate(sums[j], HARD_SWISH);
+            break;
+        default:
+            for (int j = 0; j < count; j++) out[j] = activate(sums[j], activation);
+    }
 }
 
 /* Weights lie as SPAN output channels by one input channel. */
-static void products(float (*sums)[SPAN], value_t *const *x, int pixels, const float *w, int channels) {
-    int p = 0;
-    for (; p + 4 <= pixels; p += 4) {
-        float total[4][SPAN];
-        memcpy(total, sums[p], sizeof total);
-        for (int k = 0; k < channels; k++)
-            for (int q = 0; q < 4; q++)
-                for (int j = 0; j < SPAN; j++) total[q][j] += x[p + q][k] * w[k * SPAN + j];
-        memcpy(sums[p], total, sizeof total);
+static UNROLLED void tile(float (*sums)[SPAN], value_t *const *x, const int pixels, const float *w, int inputs) {
+    float total[4][SPAN];
+    memcpy(total, sums, sizeof *total * (size_t)pixels);
+    for (int k = 0; k < inputs; k++)
+        for (int p = 0; p < pixels; p++)
+            for (int j = 0; j < SPAN; j++) total[p][j] += x[p][k] * w[k * SPAN + j];
+    memcpy(sums, total, sizeof *total * (size_t)pixels);
+}
+
+static void products(value_t *const *out, value_t *const *x, int pixels, int inputs, const operation_t *op) {
+    const float *w = (const float *)(const void *)((const char *)WEIGHTS + op->weights);
+    const float *bias = (const float *)(const void *)((const char *)WEIGHTS + op->bias);
+    float sums[PIXELS][SPAN];
+    for (int c = 0; c < op->c; c += SPAN, w += (size_t)inputs * SPAN) {
+        int p = 0, count = op->c - c < SPAN ? op->c - c : SPAN;
+        for (int q = 0; q < pixels; q++) memcpy(sums[q], bias + c, sizeof sums[q]);
+        for (; p + 4 <= pixels; p += 4) tile(sums + p, x + p, 4, w, inputs);
+        for (; p < pixels; p++) tile(sums + p, x + p, 1, w, inputs);
+        for (int q = 0; q < pixels; q++) finish(out[q] + c, sums[q], count, op->activation);
     }
-    for (; p < pixels; p++)
-        for (int k = 0; k < channels; k++)
-            for (int j = 0; j < SPAN; j++) sums[p][j] += x[p][k] * w[k * SPAN + j];
 }
 
-static void tap(float *sums, const value_t *x, const float *w, int count, int zero) {
-    (void)zero;
-    for (int j = 0; j < count; j++) sums[j] += x[j] * w[j];
+static void taps(value_t *const *out, const value_t *(*x)[TAPS + 1], int pixels, const operation_t *op) {
+    enum { MANY = 64 };
+    const float *w = (const float *)(const void *)((const char *)WEIGHTS + op->weights);
+    const float *bias = (const float *)(const void *)((const char *)WEIGHTS + op->bias);
+    for (int p = 0; p < pixels; p++)
+        for (int c = 0; c < op->c; c += MANY) {
+            int count = op->c - c < MANY ? op->c - c : MANY;
+            float sums[MANY];
+            memcpy(sums, bias + c, (size_t)count * sizeof *sums);
+            for (int t = 0; t < op->kernel * op->kernel; t++) {
+                const float *restrict from = x[p][t] + c, *restrict weights = w + (size_t)t * (size_t)op->c + c;
+                for (int j = 0; j < count; j++) sums[j] += from[j] * weights[j];
+            }
+            finish(out[p] + c, sums, count, op->activation);
+        }
 }
 
-static void add(value_t *out, const value_t *x, const value_t *y, const operation_t *op) {
+static void add(value_t *restrict out, const value_t *restrict x, const value_t *restrict y, const operation_t *op) {
     for (int j = 0; j < op->c; j++) out[j] = activate(x[j] + y[j], op->activation);
 }
 
-static void scale(value_t *out, const value_t *x, const value_t *gate, const operation_t *op) {
+static void scale(value_t *restrict out, const value_t *restrict x, const value_t *restrict gate,
+                  const operation_t *op) {
     for (int j = 0; j < op->c; j++) out[j] = activate(x[j] * gate[j], op->activation);
 }
 
-static void look_up(value_t *out, const operation_t *op) {
-    (void)out;
-    (void)op;
-}
-
-static void collect(sum_t *sums, const value_t *x, const operation_t *op) {
+static void collect(sum_t *restrict sums, const value_t *restrict x, const operation_t *op) {
     for (int j = 0; j < op->c; j++) sums[j] += x[j];
 }
 
-static void mean(value_t *out, const sum_t *sums, const operation_t *op) {
+static void mean(value_t *restrict out, const sum_t *restrict sums, const operation_t *op) {
     for (int j = 0; j < op->c; j++) out[j] = activate(sums[j] * op->first, op->activation);
 }
 #endif
 
-/* Pixels of a convolution over all channels: x[p] points to the `inputs` numbers that pixel p is made of. */
-static void dense(unsigned char *arena, const operation_t *op, uint32_t first, int pixels, value_t **x, int inputs) {
-    const weight_t *w = (const weight_t *)(const void *)((const char *)WEIGHTS + op->weights);
-    const sum_t *bias = (const sum_t *)(const void *)((const char *)WEIGHTS + op->bias);
-    const float *factors = (const float *)(const void *)((const char *)WEIGHTS + op->factors);
-    sum_t sums[PIXELS][SPAN];
-    size_t step = (size_t)(inputs + GROUP - 1) / GROUP * GROUP * SPAN;
-    for (int c = 0; c < op->c; c += SPAN, w += step) {
-        int count = op->c - c < SPAN ? op->c - c : SPAN;
-        for (int p = 0; p < pixels; p++) memcpy(sums[p], bias + c, sizeof sums[p]);
-        products(sums, x, pixels, w, inputs);
-        for (int p = 0; p < pixels; p++)
-            finish(pixel(arena, op, first + (uint32_t)p) + c, sums[p], factors + c, count, op);
-    }
-}
-
 /* Gather what each pixel of a K x K convolution reads, padding included, and multiply as if it were 1 x 1. */
-static void gathered(unsigned char *arena, const operation_t *op, const operation_t *source, uint32_t first, int pixels) {
+static void gathered(unsigned char *arena, const operation_t *op, const operation_t *source, uint32_t first, int pixels,
+                     value_t *const *out) {
     value_t patches[PIXELS][PATCH], *x[PIXELS];
-    int row = (int)(first / op->width), column = (int)(first % op->width);
+    const value_t *padding = (const value_t *)(const void *)((const char *)WEIGHTS + op->padding);
+    const value_t *begin = (const value_t *)(const void *)(arena + source->offset);
+    const int row = (int)(first / (uint32_t)op->width), column = (int)(first % (uint32_t)op->width);
+    const size_t c = (size_t)source->c, bytes = c * sizeof(value_t);
     for (int p = 0; p < pixels; p++) {
         value_t *to = x[p] = patches[p];
-        for (int i = 0; i < op->kernel; i++)
-            for (int j = 0; j < op->kernel; j++, to += source->c) {
-                int y = row * op->stride - op->top + i, z = (column + p) * op->stride - op->left + j;
-                if (y >= 0 && y < source->height && z >= 0 && z < source->width)
-                    memcpy(to, pixel(arena, source, (uint32_t)(y * source->width + z)), source->c * sizeof *to);
-                else
-                    for (int c = 0; c < source->c; c++) to[c] = (value_t)op->zeros[0];
+        for (int i = 0; i < op->kernel; i++) {
+            int y = row * op->stride - op->top + i, z = (column + p) * op->stride - op->left;
+            const int outside = y < 0 || y >= source->height;
+            uint32_t at = outside ? 0 : (uint32_t)(y * source->width + (z < 0 ? 0 : z)) % source->ring;
+            if (!outside && z >= 0 && z + op->kernel <= source->width &&
+                at + (uint32_t)op->kernel <= source->ring) {
+                memcpy(to, begin + at * c, (size_t)op->kernel * bytes);
+                to += (size_t)op->kernel * c;
+                continue;
             }
-    }
-    dense(arena, op, first, pixels, x, op->kernel * op->kernel * source->c);
-}
-
-static void depthwise(unsigned char *arena, const operation_t *op, const operation_t *source, uint32_t first, int pixels) {
-    enum { MANY = 64 };
-    const weight_t *w = (const weight_t *)(const void *)((const char *)WEIGHTS + op->weights);
-    const sum_t *bias = (const sum_t *)(const void *)((const char *)WEIGHTS + op->bias);
-    const float *factors = (const float *)(const void *)((const char *)WEIGHTS + op->factors);
-    int row = (int)(first / op->width), column = (int)(first % op->width);
-    for (int p = 0; p < pixels; p++) {
-        value_t *out = pixel(arena, op, first + (uint32_t)p);
-        for (int c = 0; c < op->c; c += MANY) {
-            int count = op->c - c < MANY ? op->c - c : MANY;
-            sum_t sums[MANY];
-            memcpy(sums, bias + c, (size_t)count * sizeof *sums);
-            for (int i = 0; i < op->kernel; i++)
-                for (int j = 0; j < op->kernel; j++) {
-                    int y = row * op->stride - op->top + i, z = (column + p) * op->stride - op->left + j;
-                    if (y < 0 || y >= source->height || z < 0 || z >= source->width) continue;
-                    tap(sums, pixel(arena, source, (uint32_t)(y * source->width + z)) + c,
-                        w + (size_t)(i * op->kernel + j) * op->c + c, count, op->zeros[0]);
-                }
-            finish(out + c, sums, factors + c, count, op);
+            for (int j = 0; j < op->kernel; j++, z++, to += c) {
+                int inside = !outside && z >= 0 && z < source->width;
+                memcpy(to, inside ? pixel(arena, source, (uint32_t)(y * source->width + z)) : padding, bytes);
+            }
         }
     }
+    products(out, x, pixels, op->kernel * op->kernel * source->c, op);
+}
+
+/* List what is under the taps of each pixel, padding included, and multiply channel by channel. */
+static void depthwise(unsigned char *arena, const operation_t *op, const operation_t *source, uint32_t first,
+                      int pixels, value_t *const *out) {
+    const value_t *x[PIXELS][TAPS + 1];
+    const value_t *padding = (const value_t *)(const void *)((const char *)WEIGHTS + op->padding);
+    const int row = (int)(first / (uint32_t)op->width), column = (int)(first % (uint32_t)op->width);
+    const int columns = (pixels - 1) * op->stride + op->kernel;
+    for (int i = 0; i < op->kernel; i++) {
+        const int y = row * op->stride - op->top + i, left = column * op->stride - op->left;
+        const int outside = y < 0 || y >= source->height;
+        uint32_t at = outside ? 0 : (uint32_t)(y * source->width + (left < 0 ? 0 : left)) % source->ring;
+        for (int j = 0; j < columns; j++) {
+            const value_t *from = padding;
+            if (!outside && left + j >= 0 && left + j < source->width) {
+                from = (const value_t *)(const void *)(arena + source->offset) + (size_t)at * (size_t)source->c;
+                at = at + 1 == source->ring ? 0 : at + 1;
+            }
+            for (int p = 0, k = j; p < pixels && k >= 0; p++, k -= op->stride)
+                if (k < op->kernel) x[p][i * op->kernel + k] = from;
+        }
+    }
+    for (int p = 0; p < pixels; p++) x[p][op->kernel * op->kernel] = padding;
+    taps(out, x, pixels, op);
 }
 
 /* Add up pixels of the source; with the last one, write the mean. */
@@ -238,24 +345,22 @@ static void pool(unsigned char *arena, const operation_t *op, const operation_t 
 
 static void compute(unsigned char *arena, const operation_t *op, uint32_t first, int pixels) {
     const operation_t *source = &OPERATIONS[op->sources[0]], *other = &OPERATIONS[op->sources[1]];
-    value_t *x[PIXELS];
-    switch (op->kind) {
-        case POINTWISE:
-            for (int p = 0; p < pixels; p++) x[p] = pixel(arena, source, first + (uint32_t)p);
-            dense(arena, op, first, pixels, x, source->c);
-            break;
-        case DENSE: gathered(arena, op, source, first, pixels); break;
-        case DEPTHWISE: depthwise(arena, op, source, first, pixels); break;
-        case POOL: pool(arena, op, source, first, pixels); break;
-        default:
-            for (uint32_t n = first; n < first + (uint32_t)pixels; n++) {
-                value_t *out = pixel(arena, op, n), *from = pixel(arena, source, n);
-                if (op->kind == ADD)
-                    add(out, from, pixel(arena, other, n), op);
-                else
-                    scale(out, from, pixel(arena, other, 0), op);
-                look_up(out, op);
-            }
+    value_t *x[PIXELS] = {NULL}, *out[PIXELS] = {NULL};
+    if (op->kind == POOL) {
+        pool(arena, op, source, first, pixels);
+        return;
     }
+    for (int p = 0; p < pixels; p++) out[p] = pixel(arena, op, first + (uint32_t)p);
+    if (op->kind == DENSE) {
+        gathered(arena, op, source, first, pixels, out);
+        return;
+    }
+    if (op->kind == DEPTHWISE) {
+        depthwise(arena, op, source, first, pixels, out);
+        return;
+    }
+    for (int p = 0; p < pixels; p++) x[p] = pixel(arena, source, first + (uint32_t)p);
+    if (op->kind == POINTWISE) products(out, x, pixels, source->c, op);
+    for (int p = 0; p < pixels && op->kind == ADD; p++) add(out[p], x[p], pixel(arena, other, first + (uint32_t)p), op);
+    for (int p = 0; p < pixels && op->kind == SCALE; p++) scale(out[p], x[p], pixel(arena, other, 0), op);
 }
-

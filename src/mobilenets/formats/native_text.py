@@ -124,11 +124,12 @@ enum {{ DENSE, POINTWISE, DEPTHWISE, ADD, SCALE, POOL }};
 enum {{ LINEAR, RELU, RELU6, HARD_SWISH, HARD_SIGMOID, SIGMOID }};
 
 /* `offset`, `ring`, `sums`: where its pixels are in the arena, how many, and a pooling's sums. `weights`, `bias`,
-   `factors`, `table`: places in WEIGHTS, in bytes. `first` and `second` are what sources are multiplied by. */
+   `factors`, `table`, `padding`: places in WEIGHTS, in bytes. `first` and `second` are what sources are multiplied
+   by. */
 typedef struct {{
     int kind, activation, kernel, stride, top, left, c, height, width, chunk, source_count, sources[2];
     uint32_t offset, ring, sums;
-    int32_t weights, bias, factors, table;
+    int32_t weights, bias, factors, table, padding;
     int zeros[2], zero, low, high;
     float first, second;
 }} operation_t;
