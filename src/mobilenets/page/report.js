@@ -34,7 +34,7 @@ export function showReport(place, report) {
 /** Return the average precisions of a detector's classes. */
 function classTable(classes) {
   const names = ["class", "boxes", "AP", "AP50", "recall"];
-  const head = element("tr", {}, ...names.map((name, place) => element("th", { scope: "col", class: place ? "number" : "" }, name)));
+  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
   const share = (value) => element("td", {}, isNumber(value) ? percent(value, 2) : "–");
   const lines = classes.map(({ label, boxes, ap, ap_50: ap50, recall }) =>
     element("tr", {}, element("td", {}, label), element("td", {}, whole(boxes)), share(ap), share(ap50), share(recall)),
