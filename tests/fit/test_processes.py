@@ -36,7 +36,7 @@ def test_two_processes_find_one_network(base: Path, tmp_path: Path, method: str)
     flags |= {"short-steps": 1, "workers": 0, "minutes": 2}
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "mobilenets", "fit", str(base), "digits"),
             *(f"--{name}={value}" for name, value in flags.items()),
             "--json",
@@ -45,6 +45,7 @@ def test_two_processes_find_one_network(base: Path, tmp_path: Path, method: str)
         capture_output=True,
         text=True,
         check=False,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
