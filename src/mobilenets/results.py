@@ -375,8 +375,12 @@ def metric_text(name: str, value: float) -> str:
 
 
 _SHARES = {
-    **{"top1": "top-1", "top5": "top-5", "voc_ap_50": "VOC AP50"},
-    **{"map": "mAP .5:.95", "map_50": "mAP .5", "map_75": "mAP .75"},
+    "top1": "top-1",
+    "top5": "top-5",
+    "voc_ap_50": "VOC AP50",
+    "map": "mAP .5:.95",
+    "map_50": "mAP .5",
+    "map_75": "mAP .75",
     **{f"map_{size}": f"mAP {size}" for size in ("small", "medium", "large")},
     **{f"ar_{size}": f"recall {size}" for size in ("small", "medium", "large")},
     **{f"ar_{most}": f"recall of {most}" for most in (1, 10, 100)},

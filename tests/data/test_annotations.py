@@ -322,4 +322,4 @@ def test_nothing_usable(tmp_path: Path, write_picture: Write) -> None:
 
 
 def test_there_are_twenty_cases_and_more() -> None:
-    assert sum(map(len, (VOC, COCO, YOLO, CSV))) > 20
+    assert len(VOC) + len(COCO) + len(YOLO) + len(CSV) > 20

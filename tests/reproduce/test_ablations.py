@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """Dark and bright noise, which a network tells apart at once."""
     random = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("pictures") / "p.npz"
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, count in (("train", 96), ("val", 20)):
         targets = np.arange(count) % 2
         arrays[part] = (random.integers(0, 100, (count, 8, 8, 1)) + 150 * targets[:, None, None, None]).astype(np.uint8)
