@@ -60,7 +60,8 @@ def here() -> str:
 
 def assert_same(checkpoint: Checkpoint, logits: np.ndarray, batch: Pictures) -> None:
     meant = expected(checkpoint, batch)
-    tolerance = 0.0 if checkpoint.card.precision == "int8" else 1e-5 * float(np.abs(meant).max())
+    # In another order of summing, torch's float32 is 1.2e-5 from float64 where random weights are deepest (Lite4).
+    tolerance = 0.0 if checkpoint.card.precision == "int8" else 2e-5 * float(np.abs(meant).max())
     np.testing.assert_allclose(logits, meant, rtol=0, atol=tolerance)
 
 
