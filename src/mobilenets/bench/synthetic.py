@@ -40,7 +40,8 @@ def random_checkpoint(layout: Plan) -> Checkpoint:
     channels = layout.in_channels
     preprocess = Preprocess(height, width, channels, mean=(0.5,) * channels, std=(0.25,) * channels)
     labels = tuple(str(index) for index in range(layout.classes))
-    card = Card(layout.arch, layout.width, layout.resolution, labels, preprocess, channels)
+    task = "classification" if layout.arch.detector is None else "detection"
+    card = Card(layout.arch, layout.width, layout.resolution, labels, preprocess, channels, task=task)
     random = np.random.default_rng(0)
     tensors: dict[str, NDArray[np.float32]] = {}
     for name, shape in tensor_shapes(layout).items():
