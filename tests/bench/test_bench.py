@@ -111,8 +111,8 @@ def test_an_architecture_gets_random_weights_at_any_width_and_resolution() -> No
 
 
 def test_a_detector_by_name_is_timed_too() -> None:
-    timed = bench("ssdlite_mobilenet_v3_small", runtimes="reference", width=0.35, resolution=64, repeats=1)
-    assert [(row.precision, row.error) for row in timed.rows] == [("float32", None), ("int8", None)]
+    timed = bench("ssdlite_mobilenet_v3_small", runtimes="reference", threads=1, width=0.35, resolution=64, repeats=1)
+    assert [(row.configuration.precision, row.error) for row in timed.rows] == [("float32", None), ("int8", None)]
 
 
 def test_a_checkpoint_can_be_timed_at_another_resolution(colour_file: Path) -> None:
