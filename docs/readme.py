@@ -33,7 +33,13 @@ HEADLINES = {  # results file: how the figures of it begin that the README shows
         "answers a second under 32 clients for 60 s, as a share of bench's images a second, batches of 1",
         "SIGTERM",
     ),
+    "engine": ("mobilenet_v2 1 at 224, float32",),
+    "engine_int8": tuple(
+        f"mobilenet_v2 1 at 224, int8, threads: {threads}: the fastest peer (openvino), median" for threads in (1, 2)
+    ),
+    "native": ("mobilenet_v2 1 at 224, int8, 1 thread: streamed against the fastest in C",),
     "fit_latency_onnx_float32": ("latency predictions",),
+    "fit_adapt": ("adapt",),
 }
 
 

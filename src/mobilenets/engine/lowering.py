@@ -182,14 +182,15 @@ class _Lowering:
         kernel = Fused(height, width, self._channels[source], inner, middle, None, planar=planar)
         del channels
         last = ops[at + 1] if self._follows(depth, ops, at + 1) else None
-        small = depth.out[1] <= SMALL_ROWS and first is not None
+        small = depth.out[1] <= SMALL_ROWS
         if last is None or not _pixelwise(last) or small:
             kernel = self._chosen(kernel)
             self._whole(kernel, first, depth, source)
             return at - start + 1
         added = self._added(last, ops, at + 2)
         tile = schedules.dense_tile(last.out[0], depth.out[2], machine)
-        kernel = self._chosen(replace(kernel, last=_layer(last, tile), add=added is not None))
+        rows = schedules.rows_at_once(kernel.sides, kernel.inner, last.out[0]) if first is None else 1
+        kernel = self._chosen(replace(kernel, last=_layer(last, tile), add=added is not None, rows=rows))
         self._rows(kernel, first, depth, last, source, added)
         return at - start + (2 if added is None else 3)
 

@@ -22,6 +22,8 @@ class Machine:
 MOST_PIXELS = 16
 MOST_VECTORS = 4
 LATENCY = 4  # cycles of a multiply-add
+WEIGHTS_BYTES = 1 << 17  # of a layer: more is not read from the nearest cache again and again
+BETWEEN_BYTES = 1 << 18  # of what a kernel keeps: more would not leave the second cache to the weights
 AT_ONCE = 2  # multiply-adds, or loads, a cycle
 
 
@@ -70,6 +72,21 @@ def depthwise_block(channels: int, machine: Machine) -> int:
         if channels % (vectors * machine.lanes) == 0:
             return vectors * machine.lanes
     return next(block for block in (8, 4, 2, 1) if channels % block == 0)
+
+
+def rows_at_once(sides: tuple[int, int], channels: int, out: int) -> int:
+    """Return how many rows a depthwise and a 1x1 convolution go on at a time: weights are read once for all of them.
+
+    They divide the rows and leave some for a second thread; and what is between the two stays in the cache.
+
+    >>> rows_at_once((14, 14), 512, 512), rows_at_once((56, 56), 128, 128)
+    (7, 1)
+    """
+    height, width = sides
+    if 4 * channels * out < WEIGHTS_BYTES:
+        return 1
+    fitting = [rows for rows in range(1, height // 2 + 1) if height % rows == 0]
+    return max((rows for rows in fitting if 4 * rows * width * channels <= BETWEEN_BYTES), default=1)
 
 
 def mean_tile(channels: int, pixels: int, machine: Machine) -> Tile | None:
