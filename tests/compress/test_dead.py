@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,160 +10,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilenets.arch import CLASSIFIERS, Op, arch_from_json, arch_named, arch_to_json, plan
+from mobilenets.arch import CLASSIFIERS, Op, arch_from_json, arch_to_json, plan
 from mobilenets.arch.mobilenet import Bneck, Classifier, Conv, InvertedResidual, Pool
-from mobilenets.checkpoint import Card, Checkpoint, tensor_shapes
+from mobilenets.checkpoint import Checkpoint, tensor_shapes
 from mobilenets.compress.bounds import Bounds, bounds
 from mobilenets.compress.dead import removable, without_dead
 from mobilenets.compress.narrow import Removal, groups, narrow, narrowed
 from mobilenets.engine import reference
-from mobilenets.errors import CheckpointError
-from mobilenets.image import Preprocess
-from mobilenets.image.preprocess import normalize
-
-SIDE = 32
-VARIANTS = (
-    "mobilenet_v2:shortcut=expansion",
-    "mobilenet_v2:shortcut=none,bottleneck_activation=relu6",
-    "mobilenet_v2_cifar:projection_shortcut=true,expands_always=true",
-    "mobilenet_v1:activation=hard_swish,padding=same",
+from tests.compress.random_networks import (
+    KINDS,
+    SIDE,
+    assert_same,
+    batch,
+    drowned,
+    kept_checkpoint,
+    planted,
+    random_checkpoint,
 )
-# One of every kind of block; the tables that are left out differ from these in numbers alone.
-KINDS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1", "efficientnet_lite0", *VARIANTS)
-
-
-def random_checkpoint(name: str, seed: int = 0, *, batch_norm: str = "trained", width: float = 0.25) -> Checkpoint:
-    """Return a narrow network with random weights whose biases are above zero, so that no channel is dead by chance."""
-    random = np.random.default_rng(seed)
-    preprocess = Preprocess(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-    card = Card(arch_named(name), width, (SIDE, SIDE), tuple("abcde"), preprocess, batch_norm=batch_norm)
-    tensors = {}
-    for tensor, shape in tensor_shapes(card.plan).items():
-        if len(shape) > 1:
-            values = random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-        elif tensor.endswith("running_var"):
-            values = random.uniform(0.5, 1.5, shape)
-        elif tensor.endswith("norm.weight"):
-            values = random.uniform(0.8, 1.2, shape)
-        elif tensor.endswith("norm.running_mean"):
-            values = np.zeros(shape)
-        else:
-            values = random.uniform(0.1, 0.4, shape)
-        tensors[tensor] = values.astype(np.float32)
-    return Checkpoint(card, tensors)
-
-
-kept_checkpoint = cache(random_checkpoint)
-
-
-def planted(checkpoint: Checkpoint, dead: Mapping[str, list[int]]) -> Checkpoint:
-    """Return the network with some operations' kernels all zero."""
-    tensors = dict(checkpoint.tensors)
-    for name, channels in dead.items():
-        tensors[f"{name}.weight"] = tensors[f"{name}.weight"].copy()
-        tensors[f"{name}.weight"][channels] = 0
-    return replace(checkpoint, tensors=tensors)
-
-
-def drowned(checkpoint: Checkpoint, name: str, channels: list[int], by: float = 1000.0) -> Checkpoint:
-    """Return the network with the biases of some channels so low that no picture brings them above zero."""
-    tensors = dict(checkpoint.tensors)
-    tensors[f"{name}.norm.bias"] = tensors[f"{name}.norm.bias"].copy()
-    tensors[f"{name}.norm.bias"][channels] -= by
-    return replace(checkpoint, tensors=tensors)
-
-
-def batch(seed: int = 0, count: int = 2, side: int = SIDE) -> npt.NDArray[np.float32]:
-    """Return pictures of noise, normalized: all that an interval of pixels allows, black and white among it."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    pixels[0, : side // 2] = 0
-    pixels[0, side // 2 :] = 255
-    return normalize(pixels, Preprocess(side, side, mean=(0.5,) * 3, std=(0.25,) * 3))
-
-
-def assert_same(first: Checkpoint, second: Checkpoint, *, side: int = SIDE) -> None:
-    pictures = batch(side=side)
-    before, after = reference.run(first, pictures), reference.run(second, pictures)
-    assert np.ptp(before, axis=0).max() > 1e-4, "the pictures are told apart at all"
-    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * max(1.0, float(np.abs(before).max()) / 10))
 
 
 def widths(checkpoint: Checkpoint) -> dict[str, int]:
     return {op.name: op.out[0] for op in checkpoint.card.plan.ops}
-
-
-# -- Bounds --
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v3_small", "mobilenet_v2:shortcut=expansion"])
-def test_no_value_leaves_its_bounds(name: str) -> None:
-    checkpoint = kept_checkpoint(name)
-    known = bounds(checkpoint)
-    seen = []
-
-    def watch(op: str, value: npt.NDArray[np.float64]) -> None:
-        low, high = value.min((0, 2, 3)), value.max((0, 2, 3))
-        assert (low >= known[op].low - 1e-6).all(), op
-        assert (high <= known[op].high + 1e-6).all(), op
-        seen.append(op)
-
-    reference.run(checkpoint, batch(), watch)
-    assert seen == [op.name for op in checkpoint.card.plan.ops]
-
-
-def test_bounds_are_those_of_black_and_white(colour_checkpoint: Checkpoint) -> None:
-    """Its stem is the identity, shifted by 1; its classifier takes the shift back and multiplies by 8."""
-    known = bounds(colour_checkpoint)
-    np.testing.assert_allclose(known["input"].low, 0, atol=1e-12)
-    np.testing.assert_allclose(known["input"].high, 1)
-    np.testing.assert_allclose(known["stem"].low, 1, rtol=1e-6)
-    np.testing.assert_allclose(known["stem"].high[:3], 2, rtol=1e-6)
-    np.testing.assert_allclose(known["classifier"].low, 0, atol=1e-5)
-    np.testing.assert_allclose(known["classifier"].high, 8, rtol=1e-6)
-
-
-@given(st.lists(st.floats(-8, 8), min_size=2, max_size=2).map(sorted), st.floats(0, 1))
-def test_hard_swish_falls_before_it_rises(ends: list[float], part: float) -> None:
-    from mobilenets.compress.bounds import _activated
-    from mobilenets.engine.quantized import activated
-
-    low, high = ends
-    after = _activated(Bounds(np.array([low]), np.array([high])), "hard_swish")
-    value = activated(np.array([low + part * (high - low)]), "hard_swish")
-    assert after.low - 1e-9 <= value <= after.high + 1e-9
-
-
-def test_an_int8_network_has_no_bounds_here() -> None:
-    checkpoint = kept_checkpoint("mobilenet_v1")
-    with pytest.raises(CheckpointError, match="only float32"):
-        bounds(replace(checkpoint, card=replace(checkpoint.card, precision="int8")))
-
-
-# -- Groups --
-
-
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *VARIANTS])
-def test_every_output_but_the_last_is_in_one_group(name: str) -> None:
-    layout = plan(arch_named(name), width=0.25)
-    found = groups(layout)
-    members = [member for group in found for member in group.members]
-    assert sorted(members) == sorted(op.name for op in layout.ops[:-1])
-    for group in found:
-        assert {layout.op(member).out[0] for member in group.members} == {group.channels}
-        assert group.readers
-        assert {member for _, member in group.readers} <= {*group.members}
-
-
-def test_a_depthwise_convolution_belongs_to_its_source() -> None:
-    layout = plan(arch_named("mobilenet_v2"))
-    by_first = {group.members[0]: group for group in groups(layout)}
-    assert by_first["block_2_expand"].members == ("block_2_expand", "block_2_depthwise")
-    assert by_first["block_2_expand"].readers == (("block_2_project", "block_2_depthwise"),)
-    assert by_first["block_2_project"].members == ("block_2_project", "block_3_project", "block_3_add")
-    assert by_first["block_2_project"].readers == (
-        ("block_3_expand", "block_2_project"),
-        ("block_4_expand", "block_3_add"),
-    )
 
 
 # -- What goes --
