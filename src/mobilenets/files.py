@@ -6,7 +6,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from mobilenets.errors import InputError, WeightsError
+from mobilenets.errors import CheckpointError, InputError, WeightsError
+
+_ENDINGS = (".safetensors", ".onnx", ".xml", ".tflite", ".h5", ".keras", ".pth", ".pt", ".pb")
+"""Of files that a model may be in: no name of an architecture or of published weights ends so."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> Path:
@@ -39,6 +42,33 @@ def write_atomically(path: Path, data: bytes | str) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def refuse_path(model: str, wanted: str) -> None:
+    """Raise if `model`, which is not the name that it was looked up as, was meant as a path.
+
+    It was where it has a folder in it or the ending of a model's file, and where there is a file or folder so called.
+
+    Args:
+        model: what the user gave.
+        wanted: what the caller takes instead of an existing file, such as "the name of an architecture".
+
+    Raises:
+        CheckpointError: a path, to nothing, to a folder or to a file; says which.
+    """
+    if not model:
+        return
+    path = Path(model)
+    try:
+        is_folder, is_there = path.expanduser().is_dir(), path.expanduser().exists()
+    except (OSError, RuntimeError):  # longer than any file's name; the home of a user that there is not
+        is_folder = is_there = False
+    if is_folder:
+        raise CheckpointError(f"{model}: a folder, not a checkpoint: name the .safetensors file in it")
+    if is_there:
+        raise CheckpointError(f"{model}: a file, where {wanted} is wanted")
+    if path.name != model or path.suffix.lower() in _ENDINGS:
+        raise CheckpointError(f"{model}: no such file")
 
 
 def cache_folder() -> Path:

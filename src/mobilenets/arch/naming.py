@@ -25,6 +25,7 @@ from mobilenets.arch.mobilenet import (
 )
 from mobilenets.arch.ssdlite import DETECTORS
 from mobilenets.errors import InputError
+from mobilenets.files import refuse_path
 
 ARCHITECTURES: Mapping[str, Arch] = types.MappingProxyType({**CLASSIFIERS, **DETECTORS})
 """Every table there is, by name."""
@@ -66,9 +67,11 @@ def arch_named(name: str) -> Arch:
 
     Raises:
         InputError: unknown name, field or value; says what there is.
+        CheckpointError: a path instead of a name.
     """
     base, _, options = name.partition(":")
     if base not in ARCHITECTURES:
+        refuse_path(name, "the name of an architecture")
         near = difflib.get_close_matches(base, ARCHITECTURES, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(ARCHITECTURES)}"
         raise InputError(f"no architecture is called {base!r}: {hint}")

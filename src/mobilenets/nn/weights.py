@@ -18,7 +18,7 @@ from pathlib import Path
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.checkpoint import Card, Checkpoint, Metric, load, save
 from mobilenets.errors import CheckpointError, MissingExtraError, WeightsError
-from mobilenets.files import all_caches, cache_folder
+from mobilenets.files import all_caches, cache_folder, refuse_path
 from mobilenets.nn.download import Patience, UnreachableError, digest, unwritable
 from mobilenets.nn.download import download as download_file
 from mobilenets.nn.published import PUBLISHED, Published
@@ -83,6 +83,7 @@ def checkpoint_for(
 
     Raises:
         WeightsError: nobody published such weights, or they cannot be had; says why and what to do.
+        CheckpointError: a path instead of a name.
         MissingExtraError: they come in a package that is not installed, or torch is, which the conversion needs.
         ConvertError: the file is of another network than the table says.
     """
@@ -155,6 +156,7 @@ def _entries(model: str, width: float | None, table: Mapping[str, Published]) ->
         raise WeightsError(f"{model}: no published weights of width {wanted:g}, only of {there}: pass --weights none")
     if model in ARCHITECTURES:
         raise WeightsError(f"{model}: nobody published weights for it: pass --weights FILE, or none")
+    refuse_path(model, "a checkpoint, or the name of published weights,")
     near = difflib.get_close_matches(model, [*table, *ARCHITECTURES], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "they are listed in docs/weights.md"
     raise WeightsError(f"no published weights are called {model!r}: {hint}")
