@@ -25,6 +25,27 @@ def test_the_command_asks_for_the_same() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("/home/ada/my pets", "'my pets'"),
+        ("~/pets/", "pets"),
+        ("../../ada/pets.csv", "pets.csv"),
+        ("digits", "digits"),
+        (".", "."),
+        ("/", "/"),
+    ],
+)
+def test_folders_stay_at_home(given: str, kept: str) -> None:
+    assert Request(given).without_folders().command == f"mobilenets train {kept}"
+
+
+def test_every_flag_that_takes_a_path_loses_its_folders() -> None:
+    home = Request("/home/a/x", model="/home/b/x", weights="/home/c/x", recipe="/home/d/x", root="/home/e/x")
+    assert "/" not in home.without_folders().command
+    assert home.command.count("/home/") == 5
+
+
 def test_flags_left_out_are_taken_from_the_run() -> None:
     assert merged(Request("pets"), STORED, OUT) == STORED
 

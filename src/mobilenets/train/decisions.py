@@ -64,9 +64,9 @@ class Decisions:
 
 
 def run_facts(request: Request, data: Data) -> dict[str, Any]:
-    """Return what a card keeps beside its recipe."""
+    """Return what a card keeps beside its recipe: it goes where the weights go, so without this machine's folders."""
     return {
-        "command": request.command,
+        "command": request.without_folders().command,
         "data": data.name,
         "images": len(data.train),
         "seed": request.seed,

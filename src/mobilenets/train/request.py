@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _FREE = ("workers", "strict")
 """Flags that change no weight, and so may differ when a run is resumed."""
+
+_PATHS = ("data", "model", "weights", "recipe", "root")
+"""Flags that may name a file or a folder."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Request:
     def command(self) -> str:
         """The command line that asks for this, without `--out`."""
         return " ".join(["mobilenets train", _quoted(self.data), *(text for _, text in self._given())])
+
+    def without_folders(self) -> Request:
+        """Return the same with the last part alone of every path: what strangers may know of this machine."""
+        given = {name: getattr(self, name) for name in _PATHS}
+        return replace(self, **{name: Path(value).name or value for name, value in given.items() if value is not None})
 
     def _given(self) -> list[tuple[str, str]]:
         given = []
