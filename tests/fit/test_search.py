@@ -114,6 +114,26 @@ def test_adopted_weights_compute_the_same_where_the_space_has_the_network(space:
         assert torch.allclose(network(images), theirs(images), atol=1e-3)
 
 
+def test_with_a_teacher_all_networks_learn_from_its_answers_and_the_largest_from_the_targets_too(space: Space) -> None:
+    from mobilenets.fit.searching import sandwich
+
+    def gradients(teacher: Network | None, targets: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        supernet = Supernet(space)
+        sandwich(supernet, images, targets, random.Random(0), 0.0, teacher)
+        gradient = supernet.weights["stem/weight"].grad
+        assert gradient is not None
+        return gradient
+
+    torch.manual_seed(1)
+    images, zeros = torch.randn(8, 1, 16, 16), torch.zeros(8, dtype=torch.long)
+    teacher = from_checkpoint(random_checkpoint(LAYOUT)).eval()
+    taught = gradients(teacher, zeros)
+    assert not torch.allclose(taught, gradients(None, zeros))
+    assert not torch.allclose(taught, gradients(teacher, zeros + 1))
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
 def test_the_reward_is_mnasnets() -> None:
     from mobilenets.fit.searching import reward
 
@@ -142,7 +162,7 @@ def test_a_search_ends_with_a_checkpoint_within_the_budget(tmp_path: Path, monke
     card = files.load(result.checkpoint).card
     assert cost(card.plan).multiply_adds <= bound
     assert sum("reward" in row for row in result.trace) == 5
-    assert any("step" in row for row in result.trace)
+    assert {row["way"] for row in result.trace if "step" in row} == {"searched", "at hand"}
     again = mobilenets.fit(  # what is complete is not done again
         str(path),
         "digits",

@@ -19,7 +19,7 @@ from mobilenets.fit.request import Request
 from mobilenets.fit.resources import Resources
 from mobilenets.fit.result import Choice, FitResult
 
-STATE, NETWORK = "fit-state.json", "step.safetensors"
+STATE = "fit-state.json"
 FORMAT = 1
 REFRESH_SECONDS = 10
 _STYLE = (
@@ -64,10 +64,10 @@ class Trace:
             )
         return cls(out, facts, rows, choices)
 
-    def last(self, first: Step, resources: Resources) -> Step:
-        """Return the step that was written last; `first` where there is none."""
-        path = self.out / NETWORK
-        steps = [row for row in self.rows if "step" in row]
+    def last(self, first: Step, resources: Resources, way: str) -> Step:
+        """Return the step of a way that was written last; `first` where there is none."""
+        path = self._network(way)
+        steps = [row for row in self.rows if "step" in row and row.get("way", "") == way]
         if not steps or not path.exists():
             return first
         row = steps[-1]
@@ -76,13 +76,16 @@ class Trace:
         shares = resources.shares(checkpoint.card.plan)
         return Step(row["step"], checkpoint, row["narrowed"], row["top1"], loss, shares, row["proposals"])
 
-    def add(self, step: Step, resources: Resources, *, keep: bool) -> None:
-        """Add a step, and write the trace and its network where this process is to keep them."""
-        self.rows.append(step.row(resources))
+    def add(self, step: Step, resources: Resources, way: str, *, keep: bool) -> None:
+        """Add a step of a way, and write the trace and its network where this process is to keep them."""
+        self.rows.append(step.row(resources) | ({"way": way} if way else {}))
         self.choices.append(choice_of_step(step, resources).to_json())
         if keep:
-            files.save(replace(step.checkpoint, sample=None), self.out / NETWORK)
+            files.save(replace(step.checkpoint, sample=None), self._network(way))
             self.write()
+
+    def _network(self, way: str) -> Path:
+        return self.out / f"{'_'.join(['step', *way.split()])}.safetensors"
 
     def write(self) -> None:
         """Write the trace; the networks lie beside it."""

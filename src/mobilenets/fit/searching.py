@@ -1,8 +1,9 @@
 """The search: a supernet trained on the user's data, candidates tried with its weights, and the winner handed on.
 
 Training follows the sandwich rule (arXiv:1903.05134): in every step the largest and the smallest network and two at
-random, where all but the largest learn from the largest one's answers. Candidates are proposed by Optuna's NSGA-II for
-two aims, accuracy and latency; the winner has the largest reward accuracy x (latency / target)^w of MnasNet
+random. There, all but the largest learn from the largest one's answers; here, where a network was trained on these
+classes before, all learn from its answers, which are good from the first step on. Candidates are proposed by Optuna's
+NSGA-II for two aims, accuracy and latency; the winner has the largest reward accuracy x (latency / target)^w of MnasNet
 (arXiv:1807.11626, equation 2).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -42,7 +43,7 @@ from mobilenets.fit.space import (
 )
 from mobilenets.fit.supernet import Supernet
 from mobilenets.fit.tuning import CLIP_NORM, Workbench
-from mobilenets.nn.network import to_tensors
+from mobilenets.nn.network import Network, from_checkpoint, to_tensors
 from mobilenets.train import start
 from mobilenets.train.optimization import learning_rate_at, make_optimizer, set_learning_rate
 from mobilenets.train.request import Request as TrainRequest
@@ -64,9 +65,18 @@ STATISTICS_BATCHES = 8
 SUPERNET = "supernet.safetensors"
 
 
-def winner(sitting: Sitting) -> Checkpoint:
+@dataclass(frozen=True)
+class AtHand:
+    """The network that the space is around, for the classes of the data, and its weights where there are any."""
+
+    card: Card
+    checkpoint: Checkpoint | None
+    trained: bool  # on these very classes
+
+
+def winner(sitting: Sitting, at_hand: AtHand) -> Checkpoint:
     """Train a supernet, search it, and return the best candidate as a checkpoint."""
-    card, source = _begin(sitting)
+    card, source = at_hand.card, at_hand.checkpoint
     space = space_of(card.plan)
     workbench = Workbench(sitting.data, card, sitting.request.seed, sitting.request.workers, sitting.accelerator)
     torch.manual_seed(sitting.request.seed)
@@ -74,7 +84,7 @@ def winner(sitting: Sitting) -> Checkpoint:
     if source is not None:
         supernet.adopt(source, workbench.watch(source))
     supernet.to(sitting.accelerator.device)
-    _train(sitting, supernet, workbench)
+    _train(sitting, supernet, workbench, from_checkpoint(source) if source is not None and at_hand.trained else None)
     from mobilenets.fit.training import resources_of
 
     resources = resources_of(sitting, card, number=0)
@@ -94,19 +104,19 @@ def winning(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return min(rows, key=lambda row: row["share of budget"])
 
 
-def _begin(sitting: Sitting) -> tuple[Card, Checkpoint | None]:
-    """Return the card of the network that the space is around, and its weights: the best at hand."""
+def at_hand(sitting: Sitting) -> AtHand:
+    """Return the network that the space is to be around, with the best weights there are."""
     request = sitting.request
     wanted = TrainRequest(data=request.data or "", model=request.model, seed=request.seed)
     source = start.choose_weights(wanted, sitting.data, sitting.say)
     card = start.make_card(wanted, sitting.data, source)
     if source is None:
-        return card, None
+        return AtHand(card, None, trained=False)
     network = start.make_network(card, source, request.seed, sitting.say)
-    return card, Checkpoint(card, to_tensors(network))
+    return AtHand(card, Checkpoint(card, to_tensors(network)), trained=source.card.labels == card.labels)
 
 
-def _train(sitting: Sitting, supernet: Supernet, workbench: Workbench) -> None:
+def _train(sitting: Sitting, supernet: Supernet, workbench: Workbench, teacher: Network | None) -> None:
     """Train the shared weights, or read them where an interrupted search has."""
     request, accelerator, path = sitting.request, sitting.accelerator, sitting.request.out / SUPERNET
     if request.resume and path.exists():
@@ -119,9 +129,11 @@ def _train(sitting: Sitting, supernet: Supernet, workbench: Workbench) -> None:
     draw = random.Random(request.seed)  # noqa: S311 - a sample, no secret
     turn = accelerator.process_index  # every process its own pictures
     supernet.train()
+    if teacher is not None:
+        teacher.to(accelerator.device).eval()
     for step, (images, targets) in enumerate(workbench.shuffled(steps, turn, recipe)):
         set_learning_rate(optimizer, learning_rate_at(recipe, step, steps))
-        loss = sandwich(supernet, images, targets, draw, recipe.label_smoothing)
+        loss = sandwich(supernet, images, targets, draw, recipe.label_smoothing, teacher)
         _share_gradients(supernet, accelerator)
         torch.nn.utils.clip_grad_norm_(supernet.parameters(), CLIP_NORM)
         optimizer.step()
@@ -135,13 +147,28 @@ def _train(sitting: Sitting, supernet: Supernet, workbench: Workbench) -> None:
         write_atomically(path, to_bytes({name: value.cpu() for name, value in supernet.state_dict().items()}))
 
 
-def sandwich(supernet: Supernet, images: Tensor, targets: Tensor, draw: random.Random, label_smoothing: float) -> float:
-    """Add up the gradients of one step; return the largest network's loss."""
+def sandwich(
+    supernet: Supernet,
+    images: Tensor,
+    targets: Tensor,
+    draw: random.Random,
+    label_smoothing: float,
+    teacher: Network | None = None,
+) -> float:
+    """Add up the gradients of one step; return the largest network's loss on the targets.
+
+    Without a teacher the largest network learns from the targets, and the others from its answers.
+    """
     space = supernet.space
     logits = supernet(images, space.largest)
     loss = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    taught = logits.detach().softmax(1)
+    if teacher is None:
+        taught = logits.detach().softmax(1)
+        loss.backward()  # type: ignore[no-untyped-call]
+    else:
+        with torch.no_grad():
+            taught = teacher(images).softmax(1)
+        ((loss + functional.cross_entropy(logits, taught)) / 2).backward()  # type: ignore[no-untyped-call]
     others = [space.smallest, *(space.draw(draw) for _ in range(RANDOM_NETWORKS))]
     for choices in others:
         functional.cross_entropy(supernet(images, choices), taught).backward()  # type: ignore[no-untyped-call]

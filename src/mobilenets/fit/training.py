@@ -33,6 +33,10 @@ from mobilenets.train.run import run as train_run
 from mobilenets.train.state import NAME as TRAIN_STATE
 
 ADAPTED = "adapted.safetensors"
+SEARCHED, AT_HAND = "searched", "at hand"
+COMPARED = "trained on, to be compared"
+COMPARED_STEPS = 5
+"""Networks that came different ways are trained for so many times the steps of a proposal before one is taken."""
 SEARCH_SHARE = 0.6
 """Of --minutes, what may go by before the long training begins."""
 
@@ -75,8 +79,7 @@ def trained(request: Request) -> FitResult:
         stack.enter_context(processes.ending_together(accelerator))
         try:
             sitting = _sitting(request, accelerator, begun)
-            start = _start(sitting)
-            return _adapted(sitting, start)
+            return _adapted(sitting)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted; what was found is in {request.out}: go on with the same command and --resume"
@@ -121,15 +124,23 @@ def _checkpoint(model: str) -> Checkpoint:
     return found
 
 
-def _start(sitting: Sitting) -> Checkpoint:
-    """Return the network that adapting begins with: the one that was named, or the winner of a search."""
+def _starts(sitting: Sitting) -> list[tuple[str, Checkpoint]]:
+    """Return the networks that adapting begins with, by the way they came.
+
+    A search ends with its winner and, where there was one, with the network that was trained on these classes before:
+    both are brought to the budget, so that searching never ends with less than adapting does.
+    """
     if sitting.request.method == "adapt":
-        return _checkpoint(sitting.request.model)
+        return [("", _checkpoint(sitting.request.model))]
     if find_spec("optuna") is None:
         raise MissingExtraError("optuna", "search")
-    from mobilenets.fit.searching import winner
+    from mobilenets.fit.searching import at_hand, winner
 
-    return winner(sitting)
+    known = at_hand(sitting)
+    found = [(SEARCHED, winner(sitting, known))]
+    if known.trained and known.checkpoint is not None:
+        found.append((AT_HAND, known.checkpoint))
+    return found
 
 
 def resources_of(sitting: Sitting, card: Card, number: int | None = None) -> Resources:
@@ -154,16 +165,42 @@ def resources_of(sitting: Sitting, card: Card, number: int | None = None) -> Res
     return Resources(request.budget, card, precision, latency, request.memory)
 
 
-def _adapted(sitting: Sitting, start: Checkpoint) -> FitResult:
-    request = sitting.request
+@dataclass(frozen=True)
+class _End:
+    """Where a way from a network to the budget ended."""
+
+    way: str
+    step: Step
+    workbench: Workbench
+    resources: Resources
+
+
+def _adapted(sitting: Sitting) -> FitResult:
+    ways = [_narrowed(sitting, way, start) for way, start in _starts(sitting)]
+    ends = [end for end in ways if end.step.fits] or ways
+    if len(ends) > 1:
+        ends = [_compared(sitting, end) for end in ends]
+    best = min(ends, key=lambda end: end.step.loss)
+    if not best.step.fits and not sitting.over:
+        raise InputError(
+            f"{sitting.request.model}: cannot be narrowed to {sitting.request.budget}: every block is at its "
+            "narrowest; begin with a network of another architecture or resolution"
+        )
+    if len(ends) > 1:
+        sitting.say(f"goes on: {best.way}, top-1 {100 * best.step.top1:.2f} % of pictures held back, at the budget")
+    return _finished(sitting, best)
+
+
+def _narrowed(sitting: Sitting, way: str, start: Checkpoint) -> _End:
+    """Narrow a network until it is within the budget, at its narrowest, or time is up."""
+    request, trace = sitting.request, sitting.trace
     resources = resources_of(sitting, start.card)
     workbench = Workbench(sitting.data, start.card, request.seed, request.workers, sitting.accelerator)
     start = workbench.restored(start)
-    trace = sitting.trace
     first = begin(start, resources, workbench)
-    step = trace.last(first, resources)
+    step = trace.last(first, resources, way)
     if step is first:
-        _note(sitting, trace, step, resources)
+        _note(sitting, step, resources, way)
     else:
         sitting.say(f"{request.out}: going on after step {step.number}")
     while not step.fits:
@@ -179,13 +216,22 @@ def _adapted(sitting: Sitting, start: Checkpoint) -> FitResult:
             spread=_spreader(sitting.accelerator),
         )
         if following is None:
-            raise InputError(
-                f"{request.model}: cannot be narrowed to {request.budget}: every block is at its narrowest; "
-                f"begin with a network of another architecture or resolution"
-            )
+            break
         step = following
-        _note(sitting, trace, step, resources)
-    return _finished(sitting, workbench, step, resources)
+        _note(sitting, step, resources, way)
+    return _End(way, step, workbench, resources)
+
+
+def _compared(sitting: Sitting, end: _End) -> _End:
+    """Train a network at the budget a little more, like those that came another way."""
+    step = end.step
+    if step.taken == COMPARED or sitting.over:
+        return end
+    made = end.workbench.tune(step.checkpoint, COMPARED_STEPS * sitting.request.short_steps, turn=0)
+    judged = end.workbench.judge(made)
+    step = replace(step, number=step.number + 1, checkpoint=made, taken=COMPARED, top1=judged.top1, loss=judged.loss)
+    _note(sitting, step, end.resources, end.way)
+    return replace(end, step=step)
 
 
 def _spreader(accelerator: Accelerator) -> Callable[[Sequence[Proposal], Callable[[int, Proposal], Any]], list[Any]]:
@@ -202,27 +248,30 @@ def _spreader(accelerator: Accelerator) -> Callable[[Sequence[Proposal], Callabl
     return spread
 
 
-def _note(sitting: Sitting, trace: Trace, step: Step, resources: Resources) -> None:
+def _note(sitting: Sitting, step: Step, resources: Resources, way: str) -> None:
     """Write a step down, show the frontier so far, and say a line."""
-    trace.add(step, resources, keep=sitting.first)
+    sitting.trace.add(step, resources, way, keep=sitting.first)
     if not sitting.first:
         return
-    write_progress(sitting.request.out, trace, sitting.request, done=False)
+    write_progress(sitting.request.out, sitting.trace, sitting.request, done=False)
     bounds = ", ".join(f"{name.removesuffix('_bytes')} {share:.2f}x" for name, share in step.shares.items())
     what = f"narrowed {step.taken} of {step.proposals} proposals" if step.taken else "as it is"
-    say(f"step {step.number}: {what}: top-1 {100 * step.top1:.2f} % of pictures held back; of the budget: {bounds}")
+    what = COMPARED if step.taken == COMPARED else what
+    top1 = f"top-1 {100 * step.top1:.2f} % of pictures held back"
+    say(f"{way or 'step'} {step.number}: {what}: {top1}; of the budget: {bounds}")
 
 
-def _finished(sitting: Sitting, workbench: Workbench, step: Step, resources: Resources) -> FitResult:
+def _finished(sitting: Sitting, end: _End) -> FitResult:
     """Train the adapted network at length, measure it, and write what there is to be looked at."""
     request, accelerator, trace = sitting.request, sitting.accelerator, sitting.trace
+    step, resources = end.step, end.resources
     path = request.out / ADAPTED
     if sitting.first and not (request.resume and path.exists()):
         note = f"narrowed in {step.number} steps to {request.budget}"
         card = replace(step.checkpoint.card, metrics=(), notes=(*step.checkpoint.card.notes, note))
         files.save(replace(step.checkpoint, card=card), path)
     accelerator.wait_for_everyone()
-    training = _long_training(sitting, path, _epochs(sitting, workbench))
+    training = _long_training(sitting, path, _epochs(sitting, end.workbench))
     card = files.read_card(training.checkpoint)
     layout = card.plan
     measured = None
@@ -250,7 +299,7 @@ def _finished(sitting: Sitting, workbench: Workbench, step: Step, resources: Res
         threads=request.threads,
         chosen=chosen,
         frontier=trace.frontier,
-        why=_why(step, chosen, trace, resources),
+        why=_why(end, chosen, trace),
         seconds=time.monotonic() - sitting.begun,
         checkpoint=training.checkpoint,
         trace=tuple(trace.rows),
@@ -290,13 +339,16 @@ def _long_training(sitting: Sitting, path: Path, epochs: int | None) -> TrainRes
     return train_run(wanted, out=out, resume=request.resume and (out / TRAIN_STATE).exists())
 
 
-def _why(step: Step, chosen: Choice, trace: Trace, resources: Resources) -> tuple[str, ...]:
-    begun = next(row for row in trace.rows if "step" in row)
+def _why(end: _End, chosen: Choice, trace: Trace) -> tuple[str, ...]:
+    step, resources = end.step, end.resources
+    begun = next(row for row in trace.rows if "step" in row and row.get("way", "") == end.way)
+    came = {AT_HAND: ("the network at hand, adapted, was better than what the search found",)}.get(end.way, ())
     lines = [
+        *came,
         (
             f"narrowed in {step.number} steps; on pictures held back of the training part top-1 went from "
             f"{100 * begun['top1']:.2f} % to {100 * step.top1:.2f} % before the long training"
-        )
+        ),
     ]
     if resources.latency is not None and resources.latency.error is not None:
         error = resources.latency.error
