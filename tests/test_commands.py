@@ -86,6 +86,9 @@ sys.exit(code)
         (["predict", "efficientnet_lite0", "photo.jpg", "--runtime", "torch"], "torch", "train"),
         (["convert", "network.h5", "--out", "network.safetensors"], "h5py", "convert"),
         (["convert", "network.onnx", "--out", "network.safetensors"], "onnx", "convert"),
+        (["diagnose", "network.safetensors"], "torch", "train"),
+        (["prune", "network.safetensors", "--dead"], "torch", "train"),
+        (["reproduce", "v2-table4"], "matplotlib", "train"),
     ],
 )
 def test_missing_extra_is_one_line(arguments: list[str], package: str, extra: str, tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def test_a_checkpoint_runs_on_numpy_alone(colour_checkpoint: Checkpoint, tmp_pat
     assert "pip install 'mobilenets[onnx]'" in exported
 
 
+def test_nothing_is_timed_without_a_runtime(tmp_path: Path) -> None:
+    hidden = (*TRAINING, *(each.package for name, each in RUNTIMES.items() if name != "reference"))
+    errors = run(
+        hidden,
+        ["bench", "mobilenet_v2"],
+        ["bench", "--table", str(tmp_path / "table.json")],
+        ["fit", "mobilenet_v2", "--latency-ms", "5", "--table", str(tmp_path / "table.json")],
+    )
+    assert {error.endswith("is not installed: pip install 'mobilenets[onnx]'\n") for error in errors} == {True}
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_packages_do_look_absent() -> None:
     """What hides them does so: with it, a known data set that needs scikit-learn names the extra."""
     (error,) = run(TRAINING, ["evaluate", "efficientnet_lite0", "digits", "--json"])

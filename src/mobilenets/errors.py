@@ -1,4 +1,4 @@
-"""Every error a user can cause, and nothing else.
+"""Every error a user can cause, and what makes one of a package that is absent.
 
     MobileNetsError
     ├── InputError           a picture, a folder, a label file, a value: names it and the remedy
@@ -12,6 +12,9 @@ The message is one line, names the file or the flag, and says what to do. The co
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class MobileNetsError(Exception):
@@ -47,3 +50,21 @@ class MissingExtraError(MobileNetsError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is needed here and is not installed: pip install 'mobilenets[{extra}]'")
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Raise MissingExtraError for a package that is found to be absent inside, our own modules apart.
+
+    >>> with needing("train"):
+    ...     import torhc
+    Traceback (most recent call last):
+    mobilenets.errors.MissingExtraError: torhc is needed here and is not installed: pip install 'mobilenets[train]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "mobilenets").partition(".")[0]
+        if package == "mobilenets":
+            raise
+        raise MissingExtraError(package, extra) from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenets.errors import CheckpointError, InputError
+from mobilenets.errors import CheckpointError, InputError, needing
 from mobilenets.text import percent, printable, table
 
 if TYPE_CHECKING:
@@ -121,9 +121,11 @@ def prune(
         MobileNetsError: one line that names the file or the flag, and the remedy.
     """
     from mobilenets import runtime
-    from mobilenets.compress import sample
-    from mobilenets.compress.activity import logits, observe
-    from mobilenets.compress.dead import without_dead
+
+    with needing("train"):
+        from mobilenets.compress import sample
+        from mobilenets.compress.activity import logits, observe
+        from mobilenets.compress.dead import without_dead
 
     _check_flags(dead=dead, silent=silent, data=data, images=images)
     source = runtime.resolve(model)

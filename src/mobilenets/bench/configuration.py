@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from mobilenets.arch import Precision
-from mobilenets.errors import InputError
+from mobilenets.errors import InputError, MissingExtraError
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bf16", "int8"
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
@@ -79,6 +79,19 @@ def combined(
     if not found:
         what = f"{' or '.join(asked or PRECISIONS)} cannot be had of {' and '.join(weights)} weights"
         raise InputError(f"nothing to time: {what} by {', '.join(runtimes)}: choose other --precisions or --runtimes")
+    return found
+
+
+def timed_runtimes() -> tuple[str, ...]:
+    """Return the runtimes that are installed and worth timing.
+
+    Raises MissingExtraError where there is none.
+    """
+    from mobilenets.runtime import RUNTIMES
+
+    found = tuple(name for name, each in RUNTIMES.items() if each.installed and name not in UNTIMED_RUNTIMES)
+    if not found:
+        raise MissingExtraError("a runtime to time, such as onnxruntime,", RUNTIMES["onnx"].extra)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mobilenets.arch import ARCHITECTURES, arch_named, plan
 from mobilenets.bench.children import Child, ChildError
-from mobilenets.bench.configuration import FLOAT32, INT8, Job
+from mobilenets.bench.configuration import FLOAT32, INT8, Job, timed_runtimes
 from mobilenets.checkpoint import Card, Checkpoint, save
 from mobilenets.errors import CheckpointError, InputError, MobileNetsError
 
@@ -198,14 +198,14 @@ def _sides(resolution: int | tuple[int, int]) -> tuple[int, int]:
 def runtimes_for(found: Subject, asked: Sequence[str] | None) -> tuple[str, ...]:
     """Return the runtimes to time: those asked for, or all that are installed and run such a model.
 
-    Raises InputError for an unknown name or one that does not open this file, MissingExtraError for one not installed.
+    Raises InputError for an unknown name or one that does not open this file, MissingExtraError for one not installed,
+    or where none is.
     """
-    from mobilenets.bench.configuration import UNTIMED_RUNTIMES
-    from mobilenets.runtime import RUNTIMES, choose
+    from mobilenets.runtime import choose
 
     model = None if found.exported is None else str(found.exported[1])
     if asked is not None:
         return tuple(choose(name, model) for name in asked)
     if found.exported is not None:
         return (found.exported[0],)
-    return tuple(name for name, each in RUNTIMES.items() if each.installed and name not in UNTIMED_RUNTIMES)
+    return timed_runtimes()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenets.arch import Plan
-from mobilenets.bench.configuration import BFLOAT16, FLOAT32, INT8, UNTIMED_RUNTIMES, Configuration, combined
+from mobilenets.bench.configuration import BFLOAT16, FLOAT32, INT8, Configuration, combined, timed_runtimes
 from mobilenets.bench.probes import like, probes
 from mobilenets.bench.result import BenchResult
 from mobilenets.bench.table import Table, table_for, write_table
@@ -102,13 +102,10 @@ def fill(
 
 def configurations(wanted: Wanted) -> tuple[Configuration, ...]:
     """Return what to time: by default, float32 and int8 in every runtime that is installed."""
-    from mobilenets.runtime import RUNTIMES, choose
+    from mobilenets.runtime import choose
 
     runtimes, precisions, threads = wanted
-    if runtimes is None:
-        names = tuple(name for name, each in RUNTIMES.items() if each.installed and name not in UNTIMED_RUNTIMES)
-    else:
-        names = tuple(choose(name) for name in runtimes)
+    names = timed_runtimes() if runtimes is None else tuple(choose(name) for name in runtimes)
     if precisions is not None and BFLOAT16 in precisions:
         raise InputError("--precisions of a table are float32 and int8: a checkpoint is one of these")
     return combined(names, precisions or (FLOAT32, INT8), threads, (FLOAT32, INT8))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenets.errors import CheckpointError, InputError
+from mobilenets.errors import CheckpointError, InputError, needing
 from mobilenets.text import percent, printable, table
 
 if TYPE_CHECKING:
@@ -139,10 +139,12 @@ def diagnose(
         MobileNetsError: one line that names the file or the flag, and the remedy.
     """
     from mobilenets import runtime
-    from mobilenets.compress import sample
-    from mobilenets.compress.activity import observe
-    from mobilenets.diagnose.advice import advise
-    from mobilenets.diagnose.layers import examine
+
+    with needing("train"):
+        from mobilenets.compress import sample
+        from mobilenets.compress.activity import observe
+        from mobilenets.diagnose.advice import advise
+        from mobilenets.diagnose.layers import examine
 
     if images < 1:
         raise InputError(f"--images must be 1 or more, not {images}")

@@ -158,12 +158,12 @@ def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> 
     """Return object files of the driver and of the kernels, compiling those that are not in the folder."""
     objects = {name: folder / "objects" / f"{name}.o" for name in symbols.values()}
     missing = {name: kernel for kernel, name in symbols.items() if not objects[name].is_file()}
+    if any(not isinstance(kernel, INT8) for kernel in missing.values()) and find_spec("halide") is None:
+        raise MissingExtraError("halide", _EXTRA)
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     with _progress(len(missing) + 1) as advance:
         driver = _driver(target, folder)
         advance()
-        if any(not isinstance(kernel, INT8) for kernel in missing.values()) and find_spec("halide") is None:
-            raise MissingExtraError("halide", _EXTRA)
         for name, kernel in missing.items():
             _compile(kernel, name, target, objects[name])
             advance()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mobilenets.errors import InputError, MissingExtraError
+from mobilenets.errors import InputError, needing
 from mobilenets.fit.result import Choice, FitResult
 
 if TYPE_CHECKING:
@@ -128,10 +128,6 @@ def _run(request: Request) -> FitResult:
         return chosen(request)
     if request.data is None:
         raise InputError(f"--method {request.method} trains: name the data, as in mobilenets fit {request.model} DATA")
-    try:
+    with needing("train"):
         from mobilenets.fit.training import trained
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("mobilenets"):
-            raise
-        raise MissingExtraError(error.name.partition(".")[0], "train") from None
     return trained(request)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mobilenets.arch import ARCHITECTURES, arch_named
-from mobilenets.bench.configuration import computes
+from mobilenets.bench.configuration import computes, timed_runtimes
 from mobilenets.errors import InputError
 from mobilenets.fit.candidates import PRECISIONS, Grid
 from mobilenets.fit.choose import choose
@@ -76,6 +76,8 @@ def _speed(request: Request, runtime: str, precisions: tuple[str, ...]) -> Devic
         return found if any(found.table.of(found.configuration(each)) for each in precisions) else None
     for each in precisions:
         if found.own and found.model_is_missing(each):
+            if request.runtime is None:
+                timed_runtimes()  # raises where the reference alone is installed: nobody wants to wait for that
             found.fill(each)
     if not any(found.table.of(found.configuration(each)) for each in precisions):
         raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mobilenets.errors import InputError, MissingExtraError
+from mobilenets.errors import InputError, needing
 from mobilenets.reproduce.outcome import ReproduceResult, Reproduction, Row, Settings
 
 __all__ = ["COMPUTED", "NAMES", "ReproduceResult", "Reproduction", "Row", "reproduce"]
@@ -99,11 +99,7 @@ def reproduce(
 
 def _made(name: str, settings: Settings) -> Reproduction:
     module, function = _HOMES[name]
-    try:
+    with needing("train"):
         make: Any = getattr(import_module(f"mobilenets.reproduce.{module}"), function)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("mobilenets"):
-            raise
-        raise MissingExtraError(error.name.partition(".")[0], "train") from None
-    made: Reproduction = make(settings)
+        made: Reproduction = make(settings)
     return made

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from mobilenets.errors import MissingExtraError
+from mobilenets.errors import needing
 from mobilenets.results import TrainResult
 
 Switch = Literal["auto", "on", "off"]
@@ -116,10 +116,6 @@ def train(
 
 def _check_extra() -> None:
     """Raise MissingExtraError for the first package of the extra `train` that cannot be imported."""
-    try:
+    with needing("train"):
         import_module("matplotlib")  # draws the curves after the last epoch, a bad time to find it missing
         import_module("mobilenets.train.run")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("mobilenets"):
-            raise
-        raise MissingExtraError(error.name.partition(".")[0], "train") from None
