@@ -81,7 +81,7 @@ def test_what_computes_something_else_is_not_written(
 def test_what_cannot_be_exported(random_int8_network: Networks, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save(random_int8_network("mobilenet_v2_mnist"), path)
-    with pytest.raises(InputError, match="there is x86-64-linux, arm-64-linux, wasm-32"):
+    with pytest.raises(InputError, match="there is x86-64-linux, arm-64-linux, arm-64-android, wasm-32"):
         export(str(path), to="native", target="abacus")
     with pytest.raises(InputError, match="--target is for --to native"):
         export(str(path), to="onnx", target="wasm-32")

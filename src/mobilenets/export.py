@@ -128,7 +128,7 @@ def export(
         tolerance: The largest error let through, as a share of the range of the logits; 0.001 for float32 and 0.1 for
             int8 by default.
         threads: How many the comparison may use.
-        target: Of native, the machine: x86-64-linux, arm-64-linux or wasm-32; this one by default.
+        target: Of native, the machine: x86-64-linux, arm-64-linux, arm-64-android or wasm-32; this one by default.
 
     Raises:
         ParityError: the file would not compute what the checkpoint does; nothing was written.

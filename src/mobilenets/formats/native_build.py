@@ -26,6 +26,8 @@ class Target:
     """A kind of machine: its compilers, how `zig` calls it, and how its programs are run here.
 
     `machine` is what Python calls such a machine; there the plain `gcc` or `cc` compiles too, and programs just run.
+    `proved_as` is the target whose compiler links the programs that prove the library: one of the same processor and
+    calling convention, for a system whose own programs do not run here.
     """
 
     machine: str
@@ -34,12 +36,16 @@ class Target:
     runner: tuple[str, ...] = ()
     shared: bool = True
     flags: tuple[str, ...] = ()
+    proved_as: str = ""
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "x86-64-linux": Target("x86_64", ("x86_64-linux-gnu-gcc",), "x86_64-linux-musl", ("qemu-x86_64",)),
         "arm-64-linux": Target("aarch64", ("aarch64-linux-gnu-gcc",), "aarch64-linux-musl", ("qemu-aarch64",)),
+        "arm-64-android": Target(
+            *("aarch64", (), "aarch64-linux-android", ("qemu-aarch64",)), shared=False, proved_as="arm-64-linux"
+        ),
         "wasm-32": Target("wasm32", (), "wasm32-wasi", ("node",), shared=False, flags=("-msimd128",)),
     }
 )
@@ -81,7 +87,7 @@ def compiler(target: str) -> Compiler:
     Raises InputError where nothing does.
     """
     kind = TARGETS[target]
-    own = ("gcc", "cc") if sys.platform == "linux" and platform.machine() == kind.machine else ()
+    own = ("gcc", "cc") if sys.platform == "linux" and platform.machine() == kind.machine and not kind.proved_as else ()
     for name in (*own, *kind.compilers):
         if shutil.which(name) is not None:
             archiver = f"{name.removesuffix('gcc')}ar" if name.endswith("-gcc") else "ar"
@@ -121,7 +127,7 @@ def build(folder: Path, name: str, target: str, precision: str) -> tuple[Path, .
 
 def example(folder: Path, name: str, target: str) -> Path:
     """Compile the example against the static library; return the program."""
-    by, program = compiler(target), folder / target / "example"
+    by, program = compiler(TARGETS[target].proved_as or target), folder / target / "example"
     linked = ("-static",) if target != "wasm-32" else ()
     library = folder / target / f"lib{name}.a"
     sources = (str(folder / "example.c"), str(library))

@@ -49,7 +49,11 @@ HEADERS = """\
 #include <immintrin.h>
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 #include <arm_neon.h>
-#if defined(__linux__)
+#if defined(__linux__) && defined(WITHOUT_LIBRARY)
+#define AT_HWCAP 16
+#define HWCAP_ASIMDDP (1 << 20)
+unsigned long getauxval(unsigned long type);
+#elif defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif

@@ -98,17 +98,33 @@ target_compile_options({name} PRIVATE -O3 -ffp-contract={contract}) # int8: roun
 if(UNIX)
   target_link_libraries({name} PUBLIC m)
 endif()
-add_executable(example example.c)
-target_link_libraries(example {name})
+if(ANDROID) # pages of 16 KiB, in whatever this goes into
+  target_link_options({name} PUBLIC -Wl,-z,max-page-size=16384)
+endif()
+if(CMAKE_SOURCE_DIR STREQUAL CMAKE_CURRENT_SOURCE_DIR)
+  add_executable(example example.c)
+  target_link_libraries(example {name})
+endif()
 """
 
 TYPES = """\
 /* {name}: written by mobilenets. Compile as C99, optimized, and with -ffp-contract={contract}. */
 #include "{name}.h"
 
-#include <math.h>
 #include <stdint.h>
+#if defined(__has_include)
+#if !__has_include(<string.h>)
+#define WITHOUT_LIBRARY /* a compiler alone; what links this has these functions */
+#endif
+#endif
+#if defined(WITHOUT_LIBRARY)
+void *memcpy(void *restrict to, const void *restrict from, size_t count);
+void *memset(void *to, int byte, size_t count);
+float expf(float x);
+#else
+#include <math.h>
 #include <string.h>
+#endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the weights are little-endian"
