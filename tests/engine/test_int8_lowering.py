@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from mobilenets.engine.lowering import resized
 from mobilenets.engine.program import Program
 from mobilenets.engine.quantized import Quantization
 from mobilenets.engine.schedules import Machine
+from mobilenets.engine.tuning import others, tiled
 from mobilenets.errors import MissingExtraError
 
 Networks = Callable[..., Checkpoint]
@@ -29,12 +31,23 @@ WITHOUT = ("avx512vnni", "avx512vbmi", "avx512vbmi2")
 
 
 def assert_exact(
-    checkpoint: Checkpoint, sides: tuple[int, int], threads: int = 1, target: Target | None = None, count: int = 2
+    checkpoint: Checkpoint,
+    sides: tuple[int, int],
+    threads: int = 1,
+    target: Target | None = None,
+    count: int = 2,
+    changes: int = 0,
 ) -> None:
+    """Compare answers; `changes`: so many times something about the tiles of every kernel is changed first."""
     try:
         target = target or host()
         layout = resized(checkpoint.card.plan, sides)
         network = lower_int8(layout, checkpoint, target.machine)
+        chance, tiles_by_shape = Random(0), tiled(network)
+        for _ in range(changes):
+            tiles_by_shape = others(network, target.machine, chance)
+            network = lower_int8(layout, checkpoint, target.machine, tiles_by_shape)
+        assert tiled(network) == tiles_by_shape
         program = Program(network, target, threads)
     except MissingExtraError as error:
         pytest.skip(str(error))
@@ -61,6 +74,14 @@ def test_answers_are_the_references(
     name: str, sides: tuple[int, int], threads: int, random_int8_network: Networks
 ) -> None:
     assert_exact(random_int8_network(name), sides, threads)
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [("mobilenet_v2", (53, 39)), pytest.param("mobilenet_v3_small", (48, 48), marks=pytest.mark.slow)],
+)
+def test_other_tiles_change_no_bit(name: str, sides: tuple[int, int], random_int8_network: Networks) -> None:
+    assert_exact(random_int8_network(name), sides, 2, changes=6)
 
 
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])

@@ -165,7 +165,7 @@ def _engine(job: Job, names: Sequence[str], batch: NDArray[Any], count: int) -> 
     loaded = checkpoint.load(job.path)
     layout, target = loaded.card.plan, host()
     if loaded.card.precision == INT8:
-        network = lower_int8(layout, loaded, target.machine)
+        network = lower_int8(layout, loaded, target.machine, choices(target.machine))
     else:
         network = lower(layout, folded(loaded), target.machine, choices(target.machine))
     program = Program(network, target, job.threads)

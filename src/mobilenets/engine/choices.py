@@ -10,12 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from mobilenets.engine.int8_kernels import MOVED, NOTHING, TABLED, Int8Dense, Int8Fused, Int8Layer
 from mobilenets.engine.kernels import Convolution, Dense, Fused, Linear, Pointwise, Tile, Window
 from mobilenets.engine.schedules import Machine
 from mobilenets.files import cache_folder, write_atomically
 from mobilenets.machine import describe_machine
 
-Tiled = TypeVar("Tiled", Fused, Convolution, Linear, Pointwise)
+AnyTiled = Fused | Convolution | Linear | Pointwise | Int8Fused | Int8Dense
+"""The kernels that have tiles to choose."""
+
+Tiled = TypeVar("Tiled", Fused, Convolution, Linear, Pointwise, Int8Fused, Int8Dense)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,13 @@ def choice_from_json(numbers: list[int]) -> Choice:
     return Choice(first, last, numbers[4], numbers[5])
 
 
-def choice(kernel: Fused | Convolution | Linear | Pointwise) -> Choice:
+def choice(kernel: AnyTiled) -> Choice:
     """Return the tiles that a kernel has."""
+    if isinstance(kernel, Int8Fused):
+        pixels = kernel.packed or kernel.depth_pixels
+        return Choice(_tile(kernel.first, kernel.lanes), _tile(kernel.last, kernel.lanes), pixels, kernel.rows)
+    if isinstance(kernel, Int8Dense):
+        return Choice(last=_tile(kernel.layer, kernel.lanes))
     if isinstance(kernel, Fused):
         first = None if kernel.first is None else kernel.first.tile
         last = None if kernel.last is None else kernel.last.tile
@@ -67,11 +76,31 @@ def chosen(kernel: Tiled, wanted: Choice | None) -> Tiled:
             last = replace(last, tile=wanted.last)
         depthwise = replace(kernel.depthwise, tile=Tile(block, wanted.pixels))
         return replace(kernel, first=first, depthwise=depthwise, last=last, rows=wanted.rows)
+    if isinstance(kernel, Int8Fused):
+        front, back = (
+            _in_tiles(*each, kernel.lanes) for each in ((kernel.first, wanted.first), (kernel.last, wanted.last))
+        )
+        packed, pixels = (wanted.pixels, kernel.depth_pixels) if kernel.packed else (0, wanted.pixels)
+        return replace(kernel, first=front, last=back, packed=packed, depth_pixels=pixels, rows=wanted.rows)
     assert wanted.last is not None
+    if isinstance(kernel, Int8Dense):
+        layer = _in_tiles(kernel.layer, wanted.last, kernel.lanes)
+        assert layer is not None
+        return replace(kernel, layer=layer)
     return replace(kernel, dense=replace(kernel.dense, tile=wanted.last))
 
 
-def shape(kernel: Fused | Convolution | Linear | Pointwise) -> str:
+def _tile(layer: Int8Layer | None, lanes: int) -> Tile | None:
+    return None if layer is None else Tile(layer.tile_vectors * lanes, layer.tile_pixels)
+
+
+def _in_tiles(layer: Int8Layer | None, tile: Tile | None, lanes: int) -> Int8Layer | None:
+    if layer is None or tile is None:
+        return layer
+    return replace(layer, tile_vectors=tile.block // lanes, tile_pixels=tile.pixels)
+
+
+def shape(kernel: AnyTiled) -> str:
     """Return what a kernel computes, without its tiles, as a line to look it up by.
 
     >>> from mobilenets.engine.kernels import Tile
@@ -96,12 +125,31 @@ def shape(kernel: Fused | Convolution | Linear | Pointwise) -> str:
         case Pointwise():
             parts = [f"pointwise {kernel.pixels} {kernel.channels} > {_dense(kernel.dense)}"]
             flags = {"add": kernel.add, "gate": kernel.gate, "mean": kernel.mean}
+        case Int8Fused():
+            window = kernel.window
+            parts = [f"int8 fused {kernel.height}x{kernel.width}", f"dw{window.kernel}/{window.stride} {kernel.inner}"]
+            parts[0] += "" if kernel.first is None else f" {_int8(kernel.first)}"
+            parts[1] += _AFTER[kernel.depth_after]
+            parts += [] if kernel.last is None else [_int8(kernel.last)]
+            flags = {"add": kernel.add is not None, "packed": kernel.packed > 0}
+        case Int8Dense():
+            parts = [f"int8 dense {kernel.width}", _int8(kernel.layer)]
+            flags = {"add": kernel.add is not None, "mean": kernel.mean is not None, "flat": kernel.flat}
     return " ".join([*parts, *(name for name, there in flags.items() if there)])
 
 
 def _dense(dense: Dense) -> str:
     window = "" if dense.window == Window() else f" {dense.window.kernel}/{dense.window.stride}"
     return f"{dense.channels}{window} {dense.activation}"
+
+
+_AFTER = {NOTHING: "", MOVED: " moved", TABLED: " table"}
+
+
+def _int8(layer: Int8Layer) -> str:
+    """Return groups of four terms, the window where there is one, and vectors of channels."""
+    window = "" if layer.rows == layer.stride == 1 else f" {layer.rows}/{layer.stride}"
+    return f"{layer.terms} > {layer.vectors}{window}{_AFTER[layer.after]}"
 
 
 SHIPPED = Path(__file__).with_name("tiles.json")
@@ -123,9 +171,13 @@ def own_table(machine: Machine, folder: Path | None = None) -> Path:
 @cache
 def choices(machine: Machine) -> Mapping[str, Choice]:
     """Return the tiles by shape: those tuned on this processor before those that came with the package."""
-    shipped = json.loads(SHIPPED.read_text(encoding="utf-8")).get(kind(machine), {})
-    found = {name: choice_from_json(numbers) for name, numbers in shipped.items()}
-    return {**found, **{name: tiles for name, (tiles, _) in read_timed(own_table(machine)).items()}}
+    return {**shipped(machine), **{name: tiles for name, (tiles, _) in read_timed(own_table(machine)).items()}}
+
+
+def shipped(machine: Machine) -> dict[str, Choice]:
+    """Return the tiles by shape that came with the package."""
+    table = json.loads(SHIPPED.read_text(encoding="utf-8")).get(kind(machine), {})
+    return {name: choice_from_json(numbers) for name, numbers in table.items()}
 
 
 def read_timed(path: Path) -> dict[str, Timed]:

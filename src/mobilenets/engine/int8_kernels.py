@@ -204,6 +204,7 @@ BETWEEN_BYTES = 64 << 10
 CHUNK = 4  # vectors of channels that go on together, in C
 MOST_VECTORS = 12
 LATENCY = 5  # cycles of a product of bytes
+DIVISORS = (1, 2, 4)  # of the vectors that go on together
 
 
 def rows_at_once(sides: tuple[int, int], between: int, weights: int) -> int:
@@ -238,22 +239,28 @@ def tiles(vectors: int, pixels: int, machine: Machine, most: tuple[int, ...] | N
     ((2, 14), (3, 8))
     """
     best, least = (1, 1), float("inf")
-    for count in most or range(1, MOST_VECTORS + 1):
-        if count > vectors:
-            continue
-        for length in range(1, min(16, pixels) + 1):
-            if count * length + count + 1 > machine.registers:
-                continue
-            cost = sum(
-                times * repeats * _cycles(v, p)
-                for v, times in ((count, vectors // count), (vectors % count, 1))
-                for p, repeats in ((length, pixels // length), (pixels % length, 1))
-                if v and p
-            )
-            larger = count * length > best[0] * best[1]
-            if cost < least * 0.999 or (cost < least * 1.001 and larger):
-                best, least = (count, length), cost
+    for (count, length), cost in tile_costs(vectors, pixels, machine, most).items():
+        larger = count * length > best[0] * best[1]
+        if cost < least * 0.999 or (cost < least * 1.001 and larger):
+            best, least = (count, length), cost
     return best
+
+
+def tile_costs(
+    vectors: int, pixels: int, machine: Machine, most: tuple[int, ...] | None = None
+) -> dict[tuple[int, int], float]:
+    """Return the cycles of one step of all sums by the tile, (vectors, pixels), of those that fit the registers."""
+    found = {}
+    for count in most or range(1, MOST_VECTORS + 1):
+        for length in range(1, min(16, pixels) + 1):
+            if count <= vectors and count * length + count + 1 <= machine.registers:
+                found[count, length] = sum(
+                    times * repeats * _cycles(v, p)
+                    for v, times in ((count, vectors // count), (vectors % count, 1))
+                    for p, repeats in ((length, pixels // length), (pixels % length, 1))
+                    if v and p
+                )
+    return found
 
 
 def _cycles(vectors: int, pixels: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,8 +11,10 @@ import numpy as np
 
 from mobilenets.arch import Op, Plan
 from mobilenets.engine import int8_packing as packing
+from mobilenets.engine.choices import Choice, chosen, shape
 from mobilenets.engine.int8_kernels import (
     CHUNK,
+    DIVISORS,
     Int8Dense,
     Int8Fused,
     Int8Kernel,
@@ -34,19 +36,21 @@ if TYPE_CHECKING:
 
     from mobilenets.checkpoint import Checkpoint
 
-DIVISORS = (1, 2, 4)  # of the vectors that go on together
 Argument: TypeAlias = "View | NDArray[Any]"
 
 
-def lower_int8(layout: Plan, checkpoint: Checkpoint, machine: Machine) -> Network:
+def lower_int8(
+    layout: Plan, checkpoint: Checkpoint, machine: Machine, choices: Mapping[str, Choice] | None = None
+) -> Network:
     """Return the calls that compute a plan with the weights of an int8 checkpoint.
 
     Args:
         layout: the plan, at the size of the pictures.
         checkpoint: its weights and quantizations.
         machine: how wide vectors are, and how many there are.
+        choices: tiles by what a kernel computes (its shape, see :func:`shape`); others follow the rules.
     """
-    return _Lowering(layout, checkpoint, machine).network()
+    return _Lowering(layout, checkpoint, machine, choices or {}).network()
 
 
 def codes(name: str, channels: int, sides: tuple[int, int]) -> View:
@@ -55,7 +59,8 @@ def codes(name: str, channels: int, sides: tuple[int, int]) -> View:
 
 
 class _Lowering:
-    def __init__(self, layout: Plan, checkpoint: Checkpoint, machine: Machine) -> None:
+    def __init__(self, layout: Plan, checkpoint: Checkpoint, machine: Machine, choices: Mapping[str, Choice]) -> None:
+        self._choices = choices
         self._plan, self._tensors, self._machine = layout, checkpoint.tensors, machine
         self._of = quantizations(checkpoint)
         self._readers = readers(layout)
@@ -254,6 +259,7 @@ class _Lowering:
             rows,
             packed,
         )
+        kernel = chosen(kernel, self._choices.get(shape(kernel)))
         arguments: list[Argument] = [source]
         if first is not None and layer is not None:
             arguments += self._packed_dense(first, layer, source)
@@ -292,6 +298,8 @@ class _Lowering:
             None if added is None else self._after(added),
             self._after(end) if mean else None,
         )
+        kernel = chosen(kernel, self._choices.get(shape(kernel)))
+        layer = kernel.layer
         arguments: list[Argument] = [source, *self._packed_dense(op, layer, source)]
         if mean:
             arguments += self._mean(end, pixels, layer.vectors)
