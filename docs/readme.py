@@ -9,17 +9,55 @@ first line of each module, so none of them can say what is not so. A test compar
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "mobilenets"
+LONGEST_LINE = 100
 
-
-PAGES = tuple(ROOT / page for page in ("README.md", "benchmarks/README.md", "docs/bench.md", "docs/files.md"))
+PAGES = tuple(
+    ROOT / page for page in ("README.md", "benchmarks/README.md", "docs/bench.md", "docs/files.md", "docs/api.md")
+)
+PAGE_OF = {  # public name: the page about it, where there is one beside its docstring
+    "ARCHITECTURES": "papers.md",
+    "Arch": "papers.md",
+    "BenchResult": "bench.md",
+    "Detection": "detection.md",
+    "DetectionReport": "detection.md",
+    "Detections": "detection.md",
+    "DiagnoseResult": "diagnose.md",
+    "ExportResult": "export.md",
+    "FitResult": "fit.md",
+    "PruneResult": "diagnose.md",
+    "QuantizeResult": "export.md",
+    "ReproduceResult": "papers.md",
+    "ServeResult": "serve.md",
+    "ShowResult": "memory.md",
+    "TuneResult": "engine.md",
+    "WeightsError": "weights.md",
+    "bench": "bench.md",
+    "convert": "weights.md",
+    "detect": "detection.md",
+    "diagnose": "diagnose.md",
+    "export": "export.md",
+    "fit": "fit.md",
+    "prune": "diagnose.md",
+    "quantize": "export.md",
+    "reproduce": "papers.md",
+    "serve": "serve.md",
+    "show": "memory.md",
+    "train": "scaling.md",
+    "tune": "engine.md",
+}
 HEADLINES = {  # results file: how the figures of it begin that the README shows
     "startup": ("`mobilenets --help`",),
     "training_photographs": ("ants and bees",),
@@ -51,7 +89,14 @@ def main() -> None:
 
 def generated(page: Path) -> str:
     """Return a page with everything between `<!-- NAME: generated -->` and `<!-- end -->` made anew."""
-    parts = {"commands": commands, "headlines": headlines, "results": results, "runtimes": runtimes, "files": files}
+    parts = {
+        "commands": commands,
+        "headlines": headlines,
+        "results": results,
+        "runtimes": runtimes,
+        "files": files,
+        "api": api,
+    }
 
     def part(match: re.Match[str]) -> str:
         return f"<!-- {match[1]}: generated -->\n{parts[match[1]]()}\n<!-- end -->"
@@ -161,12 +206,110 @@ def _modules(folder: Path, indent: str = "  ") -> list[tuple[str, str]]:
     return entries
 
 
+def api() -> str:
+    """Return an entry for each public name: the functions, of commands first, then types, errors and constants."""
+    import mobilenets
+    from mobilenets.cli import VERBS
+
+    names = [*VERBS, *(name for name in mobilenets.__all__ if name not in VERBS)]
+    kinds: dict[str, list[str]] = {"Commands": [], "Functions": [], "Types": [], "Errors": [], "Constants": []}
+    for name in names:
+        value = getattr(mobilenets, name)
+        if inspect.isclass(value):
+            kinds["Errors" if issubclass(value, Exception) else "Types"].append(name)
+        elif inspect.isfunction(value):
+            kinds["Commands" if name in VERBS else "Functions"].append(name)
+        else:
+            kinds["Constants"].append(name)
+    sections = [f"## {kind}\n\n" + "\n\n".join(map(_entry, chosen)) for kind, chosen in kinds.items()]
+    return "\n\n".join(sections)
+
+
+def _entry(name: str) -> str:
+    """Return what one public name is: signature, one line, methods, and where there is more."""
+    import mobilenets
+
+    value = getattr(mobilenets, name)
+    module = import_module(mobilenets._HOME_OF[name])  # noqa: SLF001 - the table of public names
+    home = sys.modules.get(getattr(value, "__module__", ""), module) if callable(value) else module
+    source = Path(str(home.__file__))
+    if callable(value):
+        known, summary = _signature(name, value), _summary(inspect.getdoc(value))
+    else:
+        places = (source, *sorted(source.parent.glob("*.py")))
+        source, known, summary = next((path, *said) for path in places if (said := _said(path, name)))
+        summary += f" Names: {', '.join(f'`{each}`' for each in value)}."
+    lines = [f"### `{name}`", "", "```text", known, "```", "", summary]
+    methods = _methods(value) if inspect.isclass(value) and not issubclass(value, Exception) else []
+    lines += ["", *methods] if methods else []
+    page = [f"[{PAGE_OF[name]}]({PAGE_OF[name]})"] if name in PAGE_OF else []
+    place = source.relative_to(ROOT).as_posix()
+    return "\n".join([*lines, "", "More: " + ", ".join([*page, f"[{place}](../{place})"])])
+
+
+class _Text(str):
+    """An annotation as it is written: `inspect` prints other texts in quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _signature(name: str, value: Callable[..., Any]) -> str:
+    """Return the call as it is written in the source, one parameter a line where it is long."""
+    if inspect.isclass(value) and (issubclass(value, Protocol) or value.__init__ is Exception.__init__):
+        return name
+    found = inspect.signature(value)
+    kept = []
+    for parameter in found.parameters.values():
+        default = parameter.default
+        if isinstance(default, Path):
+            default = _Text(f"Path({str(default)!r})")
+        elif repr(default) == "<factory>":
+            default = _Text("...")
+        kept.append(parameter.replace(annotation=_Text(parameter.annotation), default=default))
+    result = "" if inspect.isclass(value) else f" -> {found.return_annotation}"
+    line = f"{name}{inspect.Signature(kept)}{result}"
+    if len(line) <= LONGEST_LINE:
+        return line
+    parts = [f"    {each}," for each in kept]
+    named = [index for index, each in enumerate(kept) if each.kind is each.KEYWORD_ONLY]
+    if named and not any(each.kind is each.VAR_POSITIONAL for each in kept):
+        parts.insert(named[0], "    *,")
+    return "\n".join([f"{name}(", *parts, f"){result}"])
+
+
+def _methods(value: type) -> list[str]:
+    """Return a line for each public method and property that says what it does; to_json and from_json apart."""
+    lines = []
+    for name, member in vars(value).items():
+        summary = _summary(inspect.getdoc(member))
+        if name.startswith("_") or name in {"to_json", "from_json"} or not summary:
+            continue
+        if isinstance(member, property | cached_property):
+            lines.append(f"- `{name}`: {summary}")
+        elif inspect.isfunction(member):
+            lines.append(f"- `{name}({', '.join([*inspect.signature(member).parameters][1:])})`: {summary}")
+    return lines
+
+
+def _said(path: Path, name: str) -> tuple[str, str] | None:
+    """Return the annotation of a constant, and the first line of the text below it; None where the file has neither."""
+    for statement, below in pairwise(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == name:
+            assert isinstance(below, ast.Expr)
+            assert isinstance(below.value, ast.Constant)
+            return f"{name}: {ast.unparse(statement.annotation)}", _summary(str(below.value.value))
+    return None
+
+
 def _first_line(path: Path) -> str:
     return _summary(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _summary(docstring: str | None) -> str:
-    return (docstring or "").partition("\n")[0]
+    return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", (docstring or "").partition("\n")[0])
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mobilenets
 from mobilenets.cli import VERBS, build_app
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +97,14 @@ def test_generated_parts_of_the_pages_are_current() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "readme.py"))
     for page in script["PAGES"]:
         assert script["generated"](page) == page.read_text(encoding="utf-8"), "run: .venv/bin/python docs/readme.py"
+
+
+def test_every_public_name_has_an_entry() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "readme.py"))
+    entries = re.findall(r"^### `(\w+)`$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(entries) == sorted(mobilenets.__all__)
+    assert {*script["PAGE_OF"]} < {*entries}
+    assert {*script["PAGE_OF"].values()} <= {path.name for path in (ROOT / "docs").glob("*.md")}
 
 
 def test_every_benchmark_is_listed_and_its_results_say_where_they_are_from() -> None:
