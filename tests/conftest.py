@@ -14,12 +14,10 @@ import pytest
 
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.arch.mobilenet import Classifier, Conv, Pool
-from mobilenets.checkpoint import CLIPS, Card, Checkpoint, tensor_shapes
-from mobilenets.engine.folding import folded
-from mobilenets.engine.int8 import Granularity, int8_checkpoint
-from mobilenets.engine.quantized import quantization
-from mobilenets.engine.reference import arithmetic
+from mobilenets.checkpoint import Card, Checkpoint, tensor_shapes
+from mobilenets.engine.int8 import Granularity
 from mobilenets.image import Preprocess
+from tests.engine.networks import quantized
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,18 +99,7 @@ def _random_int8_network(
     name: str, *, channels: int = 3, padding: Padding | None = None, granularity: Granularity = "channel"
 ) -> Checkpoint:
     """Quantize by the smallest and largest value that eight pictures of noise lead to."""
-    checkpoint = _random_network(name, channels=channels, padding=padding)
-    by = arithmetic(checkpoint)
-    live = {"input": by.enter(_noise(8, channels))}
-    ranges = {"input": quantization(live["input"].min(), live["input"].max())}
-    for op in checkpoint.card.plan.ops:
-        sources = [live[source] for source in op.sources]
-        live[op.name] = out = by.compute(op, *sources)
-        ranges[op.name] = quantization(float(out.min()), float(out.max()))
-        if op.activation not in CLIPS:
-            before = by.compute(replace(op, activation=None), *sources)
-            ranges[f"{op.name}.before"] = quantization(float(before.min()), float(before.max()))
-    return int8_checkpoint(checkpoint.card, folded(checkpoint), ranges, granularity)
+    return quantized(_random_network(name, channels=channels, padding=padding), _noise(8, channels), granularity)
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,13 @@ def surrounded(source: Any, height: int, width: int, *, planar: bool) -> Any:
     return padded
 
 
+def in_vectors(padded: Any, channels: int, machine: Machine) -> None:
+    """Fill what :func:`surrounded` returns with whole vectors, as far as none of them reads behind the last channel."""
+    innermost = padded.args()[0]
+    whole = innermost.name() == X.name() or channels % machine.lanes == 0  # columns are clamped
+    padded.vectorize(innermost, machine.lanes, Tail.RoundUp if whole else Tail.GuardWithIf)
+
+
 def window_sums(name: str, dense: Dense, weight: Any, bias: Any, padded: Any, channels: int) -> tuple[Any, list[Any]]:
     """Return the sums of a convolution with a window, and the reduction's variables."""
     window = dense.window

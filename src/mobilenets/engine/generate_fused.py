@@ -30,6 +30,7 @@ from mobilenets.engine.forms import (
     biases,
     fixed,
     in_registers,
+    in_vectors,
     parameter,
     sums_of,
     surrounded,
@@ -123,11 +124,13 @@ class _First:
         height, width = kernel.inner_sides
         dense, tile = self._dense, self._dense.tile
         out = self.out
-        out.compute_at(at, variable).bound(CI, 0, tile.block).bound(X, 0, width)
         if kept is None:
-            out.store_root()
-        else:
-            out.store_at(at, kept)
+            out.compute_at(at, variable).store_root()
+        elif rows < height:
+            out.compute_at(at, variable).store_at(at, kept)
+        else:  # a row may read them all, so there is nothing to go through
+            out.compute_at(at, kept).bound(Y, 0, height)
+        out.bound(CI, 0, tile.block).bound(X, 0, width)
         if rows < height:
             out.fold_storage(Y, rows)
         else:
@@ -140,7 +143,7 @@ class _First:
         in_registers(self._sums, dense, self._machine, self._inner)
         if self._padded is not None:
             self._padded.compute_at(out, Y)
-            self._padded.vectorize(self._padded.args()[0], self._machine.lanes, Tail.RoundUp)
+            in_vectors(self._padded, kernel.channels, self._machine)
 
 
 def _whole(kernel: Fused, spatial: Any, first: _First | None, machine: Machine) -> Any:

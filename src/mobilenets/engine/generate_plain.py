@@ -24,6 +24,7 @@ from mobilenets.engine.forms import (
     flat_in_registers,
     in_blocks,
     in_registers,
+    in_vectors,
     parameter,
     surrounded,
     tiles,
@@ -55,7 +56,8 @@ def convolution(kernel: Convolution, machine: Machine) -> Generated:
     out.reorder(CL, CV, XI, XO, CO, Y)
     sums.compute_at(out, XO)
     in_registers(sums, dense, machine, inner)
-    padded.compute_at(out, Y).vectorize(padded.args()[0], machine.lanes, Tail.RoundUp)
+    padded.compute_at(out, Y)
+    in_vectors(padded, kernel.channels, machine)
     return Generated(out, [source, weight, bias])
 
 
@@ -84,7 +86,8 @@ def pointwise(kernel: Pointwise, machine: Machine) -> Generated:
     tiles(out, dense, kernel.pixels, machine)
     if kernel.gate:
         out.reorder(CL, CV, XI, CO, XO)
-        factor.compute_at(out, XO).vectorize(C, machine.lanes, Tail.RoundUp)
+        whole = kernel.channels % machine.lanes == 0
+        factor.compute_at(out, XO).vectorize(C, machine.lanes, Tail.RoundUp if whole else Tail.GuardWithIf)
         sums.compute_at(out, CO)
     else:
         out.reorder(CL, CV, XI, XO, CO)

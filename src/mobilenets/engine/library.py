@@ -167,7 +167,7 @@ def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> 
         for name, kernel in missing.items():
             _compile(kernel, name, target, objects[name])
             advance()
-    return [driver, *objects.values()]
+    return [driver, *_runtime(target, folder), *objects.values()]
 
 
 def _compile(kernel: AnyKernel, name: str, target: Target, path: Path) -> None:
@@ -197,6 +197,25 @@ def _driver(target: Target, folder: Path) -> Path:
     if not path.is_file():
         _compile_c(DRIVER.name, ["-O2"], target, path)
     return path
+
+
+def _runtime(target: Target, folder: Path) -> list[Path]:
+    """Return Halide's own runtime, which words what a check finds, where kernels have checks; others need none of it.
+
+    What the driver has of it goes before it.
+    """
+    if "no_asserts" in target.name.split("-"):
+        return []
+    import halide as hl
+
+    digest = hashlib.sha256(f"{target.name} {_versions()}".encode()).hexdigest()[:20]
+    path = folder / "objects" / f"runtime_{digest}.o"
+    if not path.is_file():
+        with tempfile.TemporaryDirectory(dir=path.parent) as made:
+            written = Path(made) / path.name
+            hl.compile_standalone_runtime(str(written), hl.Target(target.name.replace("-no_runtime", "")))
+            written.replace(path)
+    return [path]
 
 
 def _compile_c(file: str, options: Sequence[str], target: Target, path: Path) -> None:

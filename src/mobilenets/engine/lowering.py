@@ -319,7 +319,7 @@ class _Lowering:
         source, channels = op.sources[0], self._channels[op.sources[0]]
         _, height, width = self._shapes[source]
         pixels = height * width
-        if op.kind == "linear" or (op.kind == "conv" and op.out[1:] == (1, 1) and pixels == 1 and not op.depthwise):
+        if op.kind == "linear" or (_dense(op) and op.kernel == 1 and pixels == 1):
             self._linear(op, channels)
         elif op.kind == "conv":
             planar = source == INPUT

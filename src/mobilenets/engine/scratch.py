@@ -51,7 +51,7 @@ def kept(kernel: AnyKernel, machine: Machine) -> tuple[int, ...]:
             return (size * _FLOAT,)
         case Pointwise() if kernel.gate:
             pixels = min(kernel.dense.tile.pixels, kernel.pixels)
-            return (aligned(kernel.channels, machine.lanes) * pixels * _FLOAT,)
+            return (kernel.channels * pixels * _FLOAT,)
         case _:
             return ()
 
@@ -69,12 +69,12 @@ def _fused(kernel: Fused, machine: Machine) -> tuple[int, ...]:
 
 
 def _padded(dense: Dense, channels: int, width: int, machine: Machine, *, planar: bool) -> int:
-    """Return the elements of what a row of `width` pixels is convolved from, its innermost side whole vectors."""
+    """Return the elements of what a row of `width` pixels is convolved from, columns of planes as whole vectors."""
     window = dense.window
     columns = (width - 1) * window.stride + window.kernel
     if planar:
         return aligned(columns, machine.lanes) * channels * window.kernel
-    return aligned(channels, machine.lanes) * columns * window.kernel
+    return channels * columns * window.kernel
 
 
 def ring_rows(kernel: Fused) -> int:
