@@ -72,6 +72,7 @@ HEADLINES = {  # results file: how the figures of it begin that the README shows
         "SIGTERM",
     ),
     "engine": ("mobilenet_v2 1 at 224, float32",),
+    "scaling": ("mobilenet_v2, 20 networks, 1 thread: the faster peer in float32",),
     "engine_int8": tuple(
         f"mobilenet_v2 1 at 224, int8, threads: {threads}: the fastest peer (openvino), median" for threads in (1, 2)
     ),
