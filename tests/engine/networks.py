@@ -84,12 +84,15 @@ def networks(draw: st.DrawFn, most_blocks: int = 3) -> Checkpoint:
     return random_checkpoint(draw(tables(most_blocks)), draw(SIDES), draw(st.integers(1, 5)), draw(st.integers(0, 99)))
 
 
-def random_checkpoint(arch: Arch, sides: tuple[int, int], channels: int = 3, seed: int = 0) -> Checkpoint:
+def random_checkpoint(
+    arch: Arch, sides: tuple[int, int], channels: int = 3, seed: int = 0, *, width: float = 1.0
+) -> Checkpoint:
     """Return a network whose weights keep values at their size from layer to layer, its BatchNorms folded."""
     random = np.random.default_rng(seed)
     preprocess = Preprocess(*sides, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
     labels = tuple(f"class {index}" for index in range(CLASSES))
-    card = Card(arch, 1.0, sides, labels, preprocess, in_channels=channels, batch_norm="folded")
+    task = "classification" if arch.detector is None else "detection"
+    card = Card(arch, width, sides, labels, preprocess, in_channels=channels, task=task, batch_norm="folded")
     tensors = {}
     for name, shape in tensor_shapes(card.plan).items():
         if len(shape) > 1:
@@ -102,10 +105,12 @@ def random_checkpoint(arch: Arch, sides: tuple[int, int], channels: int = 3, see
     return Checkpoint(card, tensors)
 
 
-def noise(checkpoint: Checkpoint, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+def noise(
+    checkpoint: Checkpoint, count: int, seed: int = 0, sides: tuple[int, int] | None = None
+) -> npt.NDArray[np.float32]:
     """Return pictures of noise, each channel of another brightness and contrast, float32 (N, C, H, W)."""
     card, random = checkpoint.card, np.random.default_rng(seed)
-    pixels = random.normal(size=(count, card.in_channels, *card.resolution))
+    pixels = random.normal(size=(count, card.in_channels, *(sides or card.resolution)))
     brightness, contrast = random.normal(size=(2, count, card.in_channels, 1, 1))
     batch: npt.NDArray[np.float32] = (brightness + contrast * pixels).astype(np.float32)
     return batch

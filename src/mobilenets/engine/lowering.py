@@ -353,6 +353,8 @@ class _Lowering:
 
     def _combine(self, op: Op, channels: int, pixels: int) -> None:
         first, second = (self._here(name) for name in op.sources)
+        if op.kind == "add" and pixels == 1:  # in memory, one source may have more channels than the other
+            channels = min(channels, self._channels[op.sources[1]])
         other = flat(second, channels, pixels) if op.kind == "add" else vector(second, channels)
         kernel = Combine(pixels, channels, op.kind, op.activation)
         self._channels[op.name] = channels
