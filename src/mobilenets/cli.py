@@ -27,6 +27,8 @@ from contextlib import redirect_stdout
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mobilenets.notices import taken
+
 if TYPE_CHECKING:
     from cyclopts import App, Token
 
@@ -146,6 +148,9 @@ def _command(verb: Verb) -> Callable[..., None]:
             result = verb(*args, **keywords)
         if result is not None and os.environ.get("RANK", "0") == "0":
             _print(_json(result) if json else str(result))
+        for line in taken():
+            if not json:
+                print(f"mobilenets: {line}", file=sys.stderr)
 
     command.__doc__ = _help(inspect.cleandoc(verb.__doc__ or ""))
     command.__signature__ = inspect.signature(verb).replace(parameters=parameters)  # type: ignore[attr-defined]

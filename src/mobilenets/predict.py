@@ -48,8 +48,8 @@ def predict(
         images: Pictures, folders (with all below them) and patterns such as 'photos/*.jpg'.
         top: How many classes to name per picture, the likeliest first.
         min_score: With a detector: leave out boxes that it is less sure of, 0 to 1.
-        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The first installed by default; an
-            exported file has its own.
+        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The engine by default where it is
+            compiled already or worth it, else the first installed; an exported file has its own.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the answers do not depend on it.
         out: A folder to draw the pictures into, with their predictions beside them, or with the boxes on them.
@@ -77,7 +77,7 @@ def predict(
     paths = find_pictures(images)
     if url is not None:
         return _asked(url, model, paths, top=top, min_score=min_score, computed_here=(runtime, threads, out))
-    with closing(runtimes.load(model, runtime, threads)) as predictor:
+    with closing(runtimes.load(model, runtime, threads, pictures=len(paths))) as predictor:
         if predictor.card.task == "detection":
             return _found_on(predictor, paths, min_score, batch_size, out)
         if out is not None and find_spec("matplotlib") is None:  # better known before the work than after

@@ -16,7 +16,7 @@ from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
 from mobilenets.engine.folding import folded
 from mobilenets.engine.library import host
-from mobilenets.engine.lowering import Axis, lower, resized
+from mobilenets.engine.lowering import lower, resized
 from mobilenets.engine.program import Program, cuts
 from mobilenets.engine.scratch import scratch_bytes
 
@@ -149,6 +149,6 @@ def test_machine_code_is_made_once(
 
 @pytest.mark.parametrize(("extent", "unit", "threads"), [(49, 7, 2), (7, 1, 4), (3, 1, 8), (10, 4, 3), (1, 1, 1)])
 def test_cuts_cover_everything_once(extent: int, unit: int, threads: int) -> None:
-    parts = cuts(Axis(0, extent, unit), threads)
+    parts = cuts(extent, unit, threads)
     assert [index for start, count in parts for index in range(start, start + count)] == list(range(extent))
     assert all(start % unit == 0 for start, _ in parts)

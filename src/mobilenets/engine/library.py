@@ -18,18 +18,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from mobilenets.engine.int8_kernels import AnyKernel, Int8Dense, Int8Fused, Int8Simple, defined
 from mobilenets.engine.kernels import symbol
-from mobilenets.engine.schedules import Machine
-from mobilenets.errors import MissingExtraError, MobileNetsError
-from mobilenets.files import cache_folder, write_atomically
-from mobilenets.machine import vector_instructions
+from mobilenets.engine.prepared import engine_folder, opened
+from mobilenets.engine.target import EngineError, Target, host
+from mobilenets.errors import MissingExtraError
+from mobilenets.files import write_atomically
 
 DRIVER = Path(__file__).with_name("driver.c")
 _SOURCES = (
@@ -39,69 +37,17 @@ _SOURCES = (
 )
 _EXTRA = "engine"
 
+__all__ = ["DRIVER", "EngineError", "Target", "build", "compile_all", "compiler", "host", "load", "names"]
+
 
 INT8 = (Int8Dense, Int8Fused, Int8Simple)
-
-
-class EngineError(MobileNetsError):
-    """A kernel that cannot be compiled or loaded on this machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What kernels are compiled for: Halide's name of it, zig's name, and what schedules have to know."""
-
-    name: str
-    triple: str
-    machine: Machine
-    features: tuple[str, ...] = ()  # C's names of vector instructions
-
-
-_FEATURES = "no_runtime-user_context"
-_UNCHECKED = "no_asserts-no_bounds_query"
-_X86 = {
-    "avx512": ("avx-avx2-f16c-fma-sse41-avx512-avx512_skylake", Machine(16, 32)),
-    "avx2": ("avx-avx2-f16c-fma-sse41", Machine(8, 16)),
-    "baseline": ("sse41", Machine(4, 16)),
-}
-_AVX2 = ("sse4.1", "avx", "avx2", "f16c", "fma")
-_C_X86 = {"avx512": (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq"), "avx2": _AVX2, "baseline": ("sse4.1",)}
-_C_MORE = {  # by what the system calls them
-    "avx512": {"avx512_vnni": "avx512vnni", "avx512vbmi": "avx512vbmi", "avx512_vbmi2": "avx512vbmi2"},
-    "avx2": {"avx_vnni": "avxvnni"},
-    "baseline": {},
-}
-
-
-@cache
-def host(*, checked: bool = False) -> Target:
-    """Return this machine as a target, by the vector instructions that it says it has.
-
-    Args:
-        checked: kernels check every access to a buffer, and fail with a message.
-
-    Raises:
-        EngineError: neither Linux nor a processor that there are schedules for.
-    """
-    if sys.platform != "linux":
-        raise EngineError(f"the engine compiles kernels on Linux, not on {sys.platform}: choose another runtime")
-    ending = _FEATURES if checked else f"{_FEATURES}-{_UNCHECKED}"
-    found, kind = set(vector_instructions()), platform.machine().lower()
-    if kind in ("x86_64", "amd64"):
-        level = "baseline"
-        if {"avx2", "fma", "f16c"} <= found:
-            level = "avx512" if {"avx512f", "avx512bw", "avx512vl"} <= found else "avx2"
-        features, machine = _X86[level]
-        more = tuple(name for flag, name in _C_MORE[level].items() if flag in found)
-        return Target(f"x86-64-linux-{features}-{ending}", "x86_64-linux-gnu", machine, (*_C_X86[level], *more))
-    if kind in ("aarch64", "arm64"):
-        return Target(f"arm-64-linux-{ending}", "aarch64-linux-gnu", Machine(4, 32))
-    raise EngineError(f"the engine has no schedules for {kind}: choose another runtime")
 
 
 @cache
 def _versions() -> str:
     """Return what machine code depends on beside the kernel and the target."""
+    from importlib.metadata import PackageNotFoundError, version
+
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(DRIVER.with_name(name).read_bytes())
@@ -131,16 +77,18 @@ def load(kernels: Sequence[AnyKernel], target: Target, *, folder: Path | None = 
         EngineError: compiling or linking fails.
         MissingExtraError: something is to be compiled, and Halide or a linker is not installed.
     """
-    folder = cache_folder() / "engine" if folder is None else folder
+    folder = engine_folder() if folder is None else folder
     symbols = names(kernels, target)
-    content = " ".join([*sorted(set(symbols.values())), target.name, _versions()])
-    path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.so"
+    path = folder / path_of(symbols.values(), target)
     if not path.is_file():
         build(symbols, target, folder, path)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise EngineError(f"{path}: not loadable ({error}): delete it, and it is made again") from None
+    return opened(path)
+
+
+def path_of(symbols: Iterable[str], target: Target) -> Path:
+    """Return the name of the library that has these functions."""
+    content = " ".join([*sorted(set(symbols)), target.name, _versions()])
+    return Path(f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.so")
 
 
 def build(symbols: dict[AnyKernel, str], target: Target, folder: Path, path: Path) -> None:
@@ -220,11 +168,10 @@ def _runtime(target: Target, folder: Path) -> list[Path]:
 
 def _compile_c(file: str, options: Sequence[str], target: Target, path: Path) -> None:
     """Compile a C file of this folder for a target; what is cached of it lies beside the objects."""
-    features = [f"-m{name}" for name in target.features]
     with tempfile.TemporaryDirectory(dir=path.parent) as made:
         written = Path(made) / path.name
         source = str(DRIVER.with_name(file))
-        command = [*compiler(target), "-std=c11", *options, *features, "-fPIC", "-c", source, "-o", str(written)]
+        command = [*compiler(target), "-std=c11", *options, *target.flags, "-fPIC", "-c", source, "-o", str(written)]
         _run(command, path.parents[1])
         write_atomically(path, written.read_bytes())
 

@@ -6,18 +6,19 @@ of weights and of the source, likewise, and the four cycles that a sum has to wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mobilenets.engine.kernels import Tile
+from mobilenets.engine.target import Machine
 
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a schedule has to know of a processor: the float32 in a vector, and the vectors there are registers for."""
-
-    lanes: int
-    registers: int
-
+__all__ = [
+    "Machine",
+    "dense_tile",
+    "depthwise_block",
+    "depthwise_pixels",
+    "linear_tile",
+    "mean_tile",
+    "rows_at_once",
+    "tile_cost",
+]
 
 MOST_PIXELS = 16
 MOST_VECTORS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -48,8 +48,8 @@ def evaluate(
         data: A folder with one sub-folder a class, a CSV, an .npz, or digits, mnist, fashion_mnist, cifar10; for a
             detector VOC, COCO, YOLO, or a CSV with corners. Classes are matched with the model's by name, or by index
             where all are whole numbers.
-        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The first installed by default; an
-            exported file has its own.
+        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The engine by default where it is
+            compiled already or worth it, else the first installed; an exported file has its own.
         limit: Judge at most this many pictures, spread over the classes.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time; the result does not depend on it.
@@ -74,15 +74,22 @@ def evaluate(
     _check_counts({"--limit": limit, "--batch-size": batch_size})
     if out is not None:
         _check_drawing()
-    source = model if runtimes.exported(model) else runtimes.resolve(model)
-    precision = "float32" if isinstance(source, str) else source.card.precision
-    runtime = runtimes.choose(runtime, source, precision=precision)
-    with closing(runtimes.load(source, runtime, threads)) as predictor:
-        card = predictor.card
+    with ExitStack() as opening:
+        source = model if runtimes.exported(model) else runtimes.resolve(model)
+        if isinstance(source, str):
+            runtime = runtimes.choose(runtime, source)
+            predictor = opening.enter_context(closing(runtimes.load(source, runtime, threads)))
+            card = predictor.card
+        else:
+            runtimes.choose(runtime, precision=source.card.precision)  # better refused before the data are read
+            predictor, card = None, source.card
         opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=card.labels)
         _check_task(card, opened, model)
         whole, part = _part_of(opened, card, split, f"{val_fraction:.0%} held back with seed {seed}")
         pictures, part = _limited(whole, part, limit, seed)
+        if predictor is None:
+            runtime = runtimes.choose(runtime, source, precision=card.precision, pictures=len(pictures))
+            predictor = opening.enter_context(closing(runtimes.load(source, runtime, threads)))
         command = _command(model, data, {"limit": limit, "split": split, "val-fraction": val_fraction, "seed": seed})
         named: dict[str, Any] = {"model": model, "data": data, "part": part, "runtime": runtime}
         doubts = _doubts(opened, card, split)

@@ -78,17 +78,27 @@ RUNTIMES = {
 }
 """Runtimes by name: `runtime=None` takes the first that is installed and can run the model.
 
-Not the fastest first: torch runs a checkpoint as it is, and for the others it is made a file of theirs first.
+Not the fastest first: torch runs a checkpoint as it is, and for the others it is made a file of theirs first. Only the
+engine comes before them all where it was compiled, or is worth it: see :mod:`mobilenets.runtime.preference`.
 """
 
 
-def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: int | None = None) -> Predictor:
+def load(
+    model: str | Path | Checkpoint,
+    runtime: str | None = None,
+    threads: int | None = None,
+    *,
+    pictures: int | None = None,
+) -> Predictor:
     """Load a model to run it.
 
     Args:
         model: a checkpoint's or an exported file's path, a published-weights name, or a `Checkpoint` in memory.
-        runtime: a name in `RUNTIMES`; None takes the first that is installed. An exported file has its own.
+        runtime: a name in `RUNTIMES`; None takes the first that is installed, or the engine: see `pictures`. An
+            exported file has its own.
         threads: how many the computation may use; None leaves that to the runtime.
+        pictures: about how many there are to compute, all of the card's size. Then the engine is taken where it is
+            installed and is compiled already or worth compiling. None: not known, and perhaps of many sizes.
 
     Returns:
         A predictor whose `run` checks its batch before it computes.
@@ -115,7 +125,7 @@ def load(model: str | Path | Checkpoint, runtime: str | None = None, threads: in
     checkpoint = resolve(model)
     precision = checkpoint.card.precision
     if runtime is None:
-        name = choose(None, precision=precision)
+        name = choose(None, checkpoint, precision=precision, pictures=pictures)
     elif precision not in RUNTIMES[name].precisions:
         able = ", ".join(each for each, of in RUNTIMES.items() if precision in of.precisions)
         raise CheckpointError(f"the {name} runtime does not run {precision} checkpoints: choose one of {able}")
@@ -135,9 +145,16 @@ def exported(model: str | Path | Checkpoint) -> str | None:
 
 
 def choose(
-    runtime: str | None = None, model: str | Path | Checkpoint | None = None, *, precision: str = "float32"
+    runtime: str | None = None,
+    model: str | Path | Checkpoint | None = None,
+    *,
+    precision: str = "float32",
+    pictures: int | None = None,
 ) -> str:
     """Return the name of the runtime to use: the one asked for, the exported file's own, or the first installed.
+
+    With a `Checkpoint` and a number of pictures, the engine comes before the first installed where it is compiled
+    already or that many are worth it.
 
     Raises InputError for an unknown name or one that does not open this file, and MissingExtraError where it, or any,
     is not installed.
@@ -150,11 +167,25 @@ def choose(
     if own is not None and runtime not in (None, own):
         raise InputError(f"{model}: this file is run by {own}, not by {runtime}: name the checkpoint it was made from")
     asked = runtime or own
+    if asked is None and pictures is not None and model is not None and _engine_is_best(model, pictures):
+        return "engine"
     names = [name for name, each in RUNTIMES.items() if precision in each.precisions] if asked is None else [asked]
     for name in names:
         if RUNTIMES[name].installed:
             return name
     raise MissingExtraError(RUNTIMES[names[0]].package, RUNTIMES[names[0]].extra)
+
+
+def _engine_is_best(model: str | Path | Checkpoint, pictures: int) -> bool:
+    from mobilenets.runtime.preference import engine_is_best
+
+    engine = RUNTIMES.get("engine")
+    return (
+        not isinstance(model, str | Path)
+        and engine is not None
+        and engine.installed
+        and engine_is_best(model.card, pictures)
+    )
 
 
 def resolve(model: str | Path | Checkpoint) -> Checkpoint:

@@ -11,15 +11,10 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from mobilenets.arch import Plan
 from mobilenets.checkpoint import Card, Checkpoint
-from mobilenets.engine.choices import choices
-from mobilenets.engine.folding import folded
-from mobilenets.engine.int8_lowering import lower_int8
-from mobilenets.engine.library import host
-from mobilenets.engine.lowering import Network, lower, resized
+from mobilenets.engine.prepared import Prepared, note_file, read, weights_file, write
 from mobilenets.engine.program import Program
-from mobilenets.engine.schedules import Machine
+from mobilenets.engine.target import Target, host
 from mobilenets.machine import cores
 
 SIZES = 4  # picture sizes that stay ready at a time: each has packed weights and an arena
@@ -47,9 +42,7 @@ class EnginePredictor:
 
     def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
         self.card: Card = checkpoint.card
-        self._plan = checkpoint.card.plan
         self._checkpoint = checkpoint
-        self._layers = None if checkpoint.card.precision == "int8" else folded(checkpoint)
         self._threads = threads
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()
         self._lock = threading.Lock()
@@ -60,32 +53,57 @@ class EnginePredictor:
         program = self._programs.pop(resolution, None)
         if program is None:
             target = host()
-            layout = resized(self._plan, resolution)
-            program = Program(self._network(layout, target.machine), target, self._threads)
+            program = Program(prepared(self._checkpoint, resolution, target), target, self._threads)
             while len(self._programs) >= SIZES:
                 self._programs.popitem(last=False)[1].close()
         self._programs[resolution] = program
         return program
 
-    def _network(self, layout: Plan, machine: Machine) -> Network:
-        if self._layers is None:
-            return lower_int8(layout, self._checkpoint, machine)
-        return lower(layout, self._layers, machine, choices(machine))
-
     def run(self, batch: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return logits (N, classes) or maps (N, C, H, W), float32, of float32 (N, C, H, W)."""
+        """Return logits (N, classes) or maps (N, C, H, W), float32, of float32 (N, C, H, W).
+
+        A contiguous batch is read where it is, and what is returned are views of what the kernels wrote.
+        """
         height, width = batch.shape[2:]
         with self._lock:
             program = self._program((height, width))
             found = program.outputs(program.run(np.ascontiguousarray(batch)))
-        ops = [self._plan.op(name) for name in self._plan.outputs]
-        exact = [value[:, : op.out[0]] for value, op in zip(found, ops, strict=True)]
-        if self._plan.arch.detector is None:
-            exact = [value.reshape(len(value), -1) for value in exact]
-        return tuple(np.ascontiguousarray(value) for value in exact)
+            counts = program.prepared.channels
+        exact = [value[:, :count] for value, count in zip(found, counts, strict=True)]
+        if self.card.arch.detector is None:
+            exact = [value[:, :, 0, 0] for value in exact]
+        return tuple(exact)
 
     def close(self) -> None:
         """Let the threads, the arenas and the packed weights go."""
         with self._lock:
             while self._programs:
                 self._programs.popitem()[1].close()
+
+
+def prepared(checkpoint: Checkpoint, resolution: tuple[int, int], target: Target) -> Prepared:
+    """Return a checkpoint's network for pictures of a size, from the cache or made anew, its library there."""
+    path = weights_file(checkpoint, resolution, target)
+    found = None if path is None else read(path)
+    if found is None:
+        found = _made(checkpoint, resolution, target)
+        write(path, found, note_file(checkpoint.card, resolution, target))
+    return found
+
+
+def _made(checkpoint: Checkpoint, resolution: tuple[int, int], target: Target) -> Prepared:
+    """Compile what is missing, fold and pack."""
+    from mobilenets.engine.choices import choices
+    from mobilenets.engine.folding import folded
+    from mobilenets.engine.int8_lowering import lower_int8
+    from mobilenets.engine.library import load
+    from mobilenets.engine.lowering import lower, resized
+    from mobilenets.engine.preparing import prepare
+
+    layout, machine = resized(checkpoint.card.plan, resolution), target.machine
+    if checkpoint.card.precision == "int8":
+        network = lower_int8(layout, checkpoint, machine, choices(machine))
+    else:
+        network = lower(layout, folded(checkpoint), machine, choices(machine))
+    load([call.kernel for call in network.calls], target)
+    return prepare(network, target, [layout.op(name).out[0] for name in layout.outputs])

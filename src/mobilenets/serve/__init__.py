@@ -69,7 +69,8 @@ def serve(
         models: Checkpoints, exported files, or names of published weights; NAME=MODEL gives one a name of its own.
         host: The address to listen on; 0.0.0.0 for everybody who can reach this machine.
         port: The port; 0 takes a free one.
-        runtime: What computes: torch, onnx, openvino, litert, engine, reference. The first installed by default.
+        runtime: What computes: torch, onnx, openvino, litert, engine, reference. By default the engine, which
+            is compiled when the service starts, where it is installed and the fastest; else the first installed.
         threads: How many the computation may use.
         batch_size: How many pictures are computed at a time at most.
         queue: How many pictures of a model may wait; what comes beyond is refused with status 503.

@@ -22,6 +22,7 @@ from mobilenets.machine import cores, describe_machine
 from mobilenets.predict import likeliest, named
 from mobilenets.runtime import RUNTIMES, Predictor, choose, exported, load, resolve
 from mobilenets.runtime.feed import outputs_of
+from mobilenets.runtime.preference import ENDLESS
 from mobilenets.serve.limits import RefusedError
 from mobilenets.serve.reports import Reports
 
@@ -80,17 +81,18 @@ class ServedModel:
         self.name, self.threads = name, threads
         self.checkpoint: Checkpoint | None = None if exported(model) else resolve(model)
         source: str | Checkpoint = model if self.checkpoint is None else self.checkpoint
-        self._predictor: Predictor = load(source, runtime, threads)
+        precision = "float32" if self.checkpoint is None else self.checkpoint.card.precision
+        self.runtime = choose(runtime, source, precision=precision, pictures=ENDLESS)
+        self._predictor: Predictor = load(source, self.runtime, threads)
         self.card = self._predictor.card
         if self.card.preprocess.channels not in {1, 3}:
             channels = self.card.preprocess.channels
             raise InputError(f"{model}: takes {channels} channels, and picture files have 1 or 3: it cannot be served")
-        self.runtime = choose(runtime, model, precision=self.card.precision)
         path = Path(model).expanduser()
         self.bytes = path.stat().st_size if path.is_file() else None
         self.reports = Reports(path)
         self.workers = (threads or cores()) if RUNTIMES[self.runtime].concurrent else 1
-        self._narrow: Predictor | None = load(source, runtime, 1) if self.workers > 1 else None
+        self._narrow: Predictor | None = load(source, self.runtime, 1) if self.workers > 1 else None
         self._working, self._counting, self._explaining = 0, Lock(), Lock()
         self._looking: Looking | None = None
         self._looking_lock = Lock()

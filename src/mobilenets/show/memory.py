@@ -1,17 +1,23 @@
-"""The memory that a network's activations take in three ways to run it, as `show --memory` says it."""
+"""The memory that a network's activations take in three ways to run it, as `show --memory` says it.
+
+What the engine allocates on this machine stands beside: kernels that are fast there need more than fused blocks must.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenets.arch import Plan, Precision
 from mobilenets.engine.memory import MODES, Memory, Mode, layout
 from mobilenets.engine.stages import stages
-from mobilenets.errors import InputError
+from mobilenets.errors import InputError, MobileNetsError
 from mobilenets.text import printable
+
+if TYPE_CHECKING:
+    from mobilenets.engine.allocation import Allocation
 
 NAMES: dict[Mode, str] = {"layerwise": "layer by layer", "fused": "fused blocks", "streamed": "streamed"}
 _WHAT: dict[Mode, str] = {
@@ -40,6 +46,21 @@ class MemoryUse:
         return {mode: layout(self.plan, self.precision, mode) for mode in MODES}
 
     @cached_property
+    def engine(self) -> Allocation | None:
+        """What the engine allocates on this machine; None where it has no kernels for it or for the precision."""
+        from mobilenets.engine.target import host
+
+        if self.precision not in ("float32", "int8"):
+            return None
+        try:
+            machine = host().machine
+        except MobileNetsError:
+            return None
+        from mobilenets.engine.allocation import allocation
+
+        return allocation(self.plan, self.precision, machine)
+
+    @cached_property
     def blocks(self) -> dict[str, dict[Mode, int]]:
         """For each block, the bytes in use while it runs; of a streamed one, by all that runs together with it."""
         found: dict[str, dict[Mode, int]] = {}
@@ -58,6 +79,9 @@ class MemoryUse:
             for mode, memory in self.layouts.items()
         ]
         lines.append(_aligned(["", "most", "", "", ""], totals))
+        if self.engine is not None:
+            one, more = self.engine.bytes(1), self.engine.bytes(3) - self.engine.bytes(2)
+            lines.append(f"the engine allocates {one:,} here with one thread, and {more:,} for each further one")
         most = max(size for by in self.blocks.values() for size in by.values())
         rows = [
             [name, *(cell for mode in MODES for cell in (f"{by[mode]:,}", bar(by[mode] / most)))]
@@ -70,9 +94,10 @@ class MemoryUse:
         return "\n\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the totals by way to run, and for each block the bytes in use."""
+        """Return the totals by way to run, the engine's arena and scratch memory, and each block's bytes in use."""
         return {
             **{mode: memory.total for mode, memory in self.layouts.items()},
+            "engine": None if self.engine is None else {**asdict(self.engine), "bytes": self.engine.bytes(1)},
             "precision": self.precision,
             "picture_bytes": self.layouts["layerwise"].picture_bytes,
             "blocks": [{"name": name, **by} for name, by in self.blocks.items()],
