@@ -11,12 +11,9 @@ import pytest
 
 from mobilenets.checkpoint import Checkpoint, save
 from mobilenets.engine import reference
-from mobilenets.engine.quantized import dequantize, quantizations
 from mobilenets.errors import CheckpointError
 from mobilenets.formats.openvino_file import to_openvino
-from mobilenets.image.preprocess import normalize
-from mobilenets.runtime import openvino_runtime
-from mobilenets.runtime.openvino_runtime import open_file, open_predictor, trace
+from mobilenets.runtime.openvino_runtime import open_file, open_predictor
 
 Networks = Callable[..., Checkpoint]
 
@@ -35,24 +32,6 @@ def written(checkpoint: Checkpoint, folder: Path, *, pictures: bool = False) -> 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, share: float = 1e-4) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=share * float(np.abs(expected).max()))
-
-
-def test_answers_known_beforehand(colour_checkpoint: Checkpoint) -> None:
-    batch = np.zeros((2, 3, 16, 16), np.float32)
-    batch[0, 1] = 0.5
-    batch[1, 2, :8] = 1.0
-    with closing(open_predictor(colour_checkpoint, 1)) as predictor:
-        np.testing.assert_allclose(predictor.run(batch)[0], [[0, 4, 0], [0, 0, 4]], atol=1e-5)
-        assert not predictor.pictures
-        assert predictor.run(batch[:0])[0].shape == (0, 3)
-
-
-def test_a_file_says_what_its_checkpoint_says(random_network: Networks, tmp_path: Path) -> None:
-    checkpoint = random_network("mobilenet_v2")
-    with closing(open_predictor(checkpoint, 1)) as direct, closing(open_file(written(checkpoint, tmp_path), 1)) as file:
-        assert file.card == checkpoint.card
-        for sides in ((48, 48), (33, 57)):
-            assert_close(file.run(noise(2, sides))[0], direct.run(noise(2, sides))[0], 1e-6)
 
 
 def test_one_picture_of_the_cards_size_is_computed_as_any_other(random_network: Networks) -> None:
@@ -80,37 +59,6 @@ def test_int8_is_near_the_reference(random_int8_network: Networks) -> None:
     expected = reference.run(checkpoint, noise())
     with closing(open_predictor(checkpoint, 1)) as predictor:
         assert_close(predictor.run(noise())[0], expected, 0.05)
-
-
-def test_a_file_may_take_pictures(random_network: Networks, tmp_path: Path) -> None:
-    checkpoint = random_network("mobilenet_v2")
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
-    with closing(open_file(written(checkpoint, tmp_path, pictures=True), 1)) as predictor:
-        assert predictor.pictures
-        expected = reference.run(checkpoint, normalize(pictures, checkpoint.card.preprocess))
-        assert_close(predictor.run(pictures)[0], expected)
-
-
-def test_a_float_trace_is_the_references(random_network: Networks, tmp_path: Path) -> None:
-    checkpoint = random_network("mobilenet_v3_small")
-    expected: dict[str, np.ndarray] = {}
-    reference.run(checkpoint, noise(), expected.__setitem__)
-    found = trace(written(checkpoint, tmp_path), noise())
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert found[name].dtype == np.float32
-        assert_close(found[name], value)
-
-
-def test_an_int8_trace_is_of_real_numbers(random_int8_network: Networks, tmp_path: Path) -> None:
-    checkpoint = random_int8_network("mobilenet_v2")
-    expected: dict[str, np.ndarray] = {}
-    reference.run(checkpoint, noise(), expected.__setitem__)
-    found = trace(written(checkpoint, tmp_path), noise())
-    assert list(found) == list(expected)
-    stem = quantizations(checkpoint)["stem"]
-    assert np.abs(found["stem"] - dequantize(expected["stem"], stem)).max() < 1.01 * stem.scale
-    assert {value.ndim for value in found.values()} == {4}
 
 
 def half(path: Path) -> None:
@@ -145,20 +93,6 @@ def test_threads_and_precision_are_the_compilations(colour_checkpoint: Checkpoin
         assert predictor._compiled[True].get_property("INFERENCE_NUM_THREADS") == threads
         assert predictor._compiled[True].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
         predictor.close()
-
-
-def test_a_file_needs_neither_onnx_nor_torch(colour_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    path = written(colour_checkpoint, tmp_path)
-    code = f"""
-import sys
-from pathlib import Path
-sys.modules["onnx"] = sys.modules["torch"] = None
-import numpy as np
-from {openvino_runtime.__name__} import open_file
-print(open_file(Path({str(path)!r}), 1).run(np.zeros((1, 3, 16, 16), np.float32))[0].shape)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert done.stdout.strip() == "(1, 3)"
 
 
 def test_a_signal_is_survived_where_networks_came_and_went(random_network: Networks, tmp_path: Path) -> None:
