@@ -1,18 +1,20 @@
 """How long a picture takes: every runtime, precision and number of threads, by the `bench` verb.
 
-    python -m benchmarks.runtimes [repeats]
+    python -m benchmarks.runtimes [repeats [NAME ...]]
 
 Each network of NETWORKS is timed at 224 with random weights, which speed does not depend on, one picture at a time,
-`repeats` times (100) in each configuration. int8 is quantized per channel on noise. The README's table has the medians;
-benchmarks/results/runtimes.json has everything that `mobilenets bench --json` prints.
+`repeats` times (100) in each configuration. int8 is quantized per channel on noise. NAMEs measure those alone, and
+leave the others in the file as they are. The README's table has the medians; benchmarks/results/runtimes.json has
+everything that `mobilenets bench --json` prints.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 import mobilenets
-from benchmarks.environment import Figure, write
+from benchmarks.environment import RESULTS, Figure, write
 from mobilenets.bench.configuration import PRECISIONS
 from mobilenets.bench.result import BenchResult
 
@@ -24,12 +26,17 @@ THREADS = "1,2"
 def main() -> None:
     """Time all networks and write the figures of the first."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    results = []
-    for name in NETWORKS:
+    path = RESULTS / "runtimes.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"figures": [], "details": []}
+    kept = {each["model"]: each for each in before["details"]}
+    first = [Figure(**each) for each in before["figures"]]
+    for name in sys.argv[2:] or NETWORKS:
         found = mobilenets.bench(name, resolution=RESOLUTION, threads=THREADS, repeats=repeats)
         print(found, end="\n\n", flush=True)
-        results.append(found)
-    print(write("runtimes", figures(results[0]), [found.to_json() for found in results]))
+        kept[name] = found.to_json()
+        if name == NETWORKS[0]:
+            first = figures(found)
+    print(write("runtimes", first, [kept[name] for name in NETWORKS if name in kept]))
 
 
 def figures(found: BenchResult) -> list[Figure]:
