@@ -13,12 +13,15 @@ from PIL import Image
 from mobilenets import cli, notices
 from mobilenets import runtime as runtimes
 from mobilenets.arch.cost import cost
-from mobilenets.checkpoint import Checkpoint, save
+from mobilenets.checkpoint import Card, Checkpoint, save
 from mobilenets.engine import prepared
 from mobilenets.engine.prepared import compiled, note_file
 from mobilenets.engine.target import EngineError, Machine, Target
+from mobilenets.evaluate import evaluate
+from mobilenets.predict import predict
 from mobilenets.runtime import choose, preference
 from mobilenets.runtime.preference import ENDLESS, PAYS
+from mobilenets.serve.model import ServedModel
 
 FAST = Target("a processor", "x86_64-linux-gnu", Machine(16, 32), ("avx512f", "avx512vnni"))
 Networks = Callable[..., Checkpoint]
@@ -137,6 +140,39 @@ def test_it_can_be_left_to_who_asks(random_network: Networks, monkeypatch: pytes
 def test_a_precision_that_it_does_not_have(random_network: Networks) -> None:
     card = replace(random_network("mobilenet_v2").card, precision="bf16")
     assert not preference.engine_is_best(card, ENDLESS)
+
+
+def test_every_command_says_how_much_there_is_to_compute(
+    colour_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def note(card: Card, pictures: int) -> bool:
+        assert card == colour_checkpoint.card
+        asked.append(pictures)
+        return False
+
+    monkeypatch.setattr(preference, "engine_is_best", note)
+    model = str(save(colour_checkpoint, tmp_path / "m.safetensors"))
+    for colour in ("red", "green"):
+        (tmp_path / "set" / colour).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (20, 20), colour).save(tmp_path / "set" / colour / f"{number}.png")
+    predict(model, str(tmp_path / "set" / "red"))
+    assert asked.pop() == 3
+    assert evaluate(model, str(tmp_path / "set")).runtime == first("float32")
+    assert set(asked) == {6}
+    asked.clear()
+    evaluate(model, str(tmp_path / "set"), limit=4)
+    assert set(asked) == {4}
+    asked.clear()
+    ServedModel("colours", model, None, 1).close()
+    assert set(asked) == {ENDLESS}
+    asked.clear()
+    evaluate(model, str(tmp_path / "set"), runtime="reference")
+    runtimes.load(model, "reference").close()
+    runtimes.load(model).close()  # who does not say how many
+    assert asked == []
 
 
 def test_the_command_says_once_what_would_be_faster_and_never_beside_json(
