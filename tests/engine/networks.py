@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,10 +78,17 @@ def tables(draw: st.DrawFn, most_blocks: int = 3) -> Arch:
 SIDES = st.tuples(st.integers(1, 24), st.integers(1, 24))
 
 
-@st.composite
-def networks(draw: st.DrawFn, most_blocks: int = 3) -> Checkpoint:
-    """Draw a float32 network with random weights; its pictures are from 1x1 to 24x24, of one to five channels."""
-    return random_checkpoint(draw(tables(most_blocks)), draw(SIDES), draw(st.integers(1, 5)), draw(st.integers(0, 99)))
+class Drawn(NamedTuple):
+    """What :func:`random_checkpoint` makes a network of."""
+
+    arch: Arch
+    sides: tuple[int, int]
+    channels: int
+    seed: int
+
+
+NETWORKS = st.builds(Drawn, tables(), SIDES, st.integers(1, 5), st.integers(0, 99))
+"""Networks of all kinds; their pictures are from 1x1 to 24x24, of one to five channels."""
 
 
 def random_checkpoint(

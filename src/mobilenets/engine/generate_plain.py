@@ -158,9 +158,9 @@ def mean(kernel: Mean, machine: Machine) -> Generated:
     total[C] = 0.0
     total[C] += source[C, r.x]
     out[C] = total[C] * hl.f32(1.0 / kernel.pixels)
-    lanes = machine.lanes if kernel.channels >= machine.lanes else 1
-    block = min(4, max(1, kernel.channels // lanes)) * lanes
-    out.split(C, CO, CI, block, Tail.GuardWithIf if kernel.channels % lanes else Tail.ShiftInwards)
+    # Vectors that divide the channels: nothing is read behind the last one.
+    lanes = next(count for count in (16, 8, 4, 2, 1) if count <= machine.lanes and kernel.channels % count == 0)
+    out.split(C, CO, CI, min(4, kernel.channels // lanes) * lanes, Tail.ShiftInwards)
     out.split(CI, CV, CL, lanes).vectorize(CL).unroll(CV)
     total.compute_at(out, CO).vectorize(C, lanes)
     total.update().reorder(C, r.x).vectorize(C, lanes)
