@@ -19,9 +19,12 @@ import torch
 
 from mobilenets.checkpoint import load
 from mobilenets.data import open_data
+from mobilenets.errors import MobileNetsError
 from mobilenets.image import normalize
 from mobilenets.metrics import judge
 from mobilenets.nn.network import from_checkpoint
+from mobilenets.train import processes
+from tests.torchrun import torchrun
 
 Tiny = Callable[..., dict[str, Any]]
 Same = Callable[[Path, Path], bool]
@@ -137,15 +140,13 @@ def test_torchrun(tiny: Tiny, tmp_path: Path) -> None:
     """The command of the documents, whole."""
     arguments = tiny(out=tmp_path / "run", epochs=2)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items() if name != "data"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
-            *("-m", "mobilenets", "train", arguments["data"], *flags, "--json"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert json.loads(done.stdout)["images"] == 47
+    printed = torchrun("train", arguments["data"], *flags, "--json")
+    assert json.loads(printed)["images"] == 47
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_port_that_is_none_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    with pytest.raises(MobileNetsError, match="leave --master-port out"):
+        processes.accelerator()

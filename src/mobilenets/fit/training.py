@@ -105,6 +105,7 @@ def _sitting(request: Request, accelerator: Accelerator, begun: float) -> Sittin
     if not len(data.train):
         raise InputError(f"{request.data}: no pictures to train on: put some into its train part")
     trace = Trace.opened(request.out, request.facts(), resume=request.resume)
+    accelerator.wait_for_everyone()  # the first writes there, so all look before
     return Sitting(request, accelerator, data, found, trace, begun, list(data.problems))
 
 

@@ -27,6 +27,10 @@ def accelerator() -> Accelerator:
     Raises:
         MobileNetsError: the others cannot be reached.
     """
+    if _launched() and os.environ.get("MASTER_PORT") == "0":
+        raise MobileNetsError(
+            "torchrun tells its processes to meet at port 0, where nobody is: leave --master-port out, or name a port"
+        )
     on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     try:
         return Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
