@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def describe_machine() -> dict[str, str]:
     imported.
     """
     described = {"processor": _processor(), "cores": str(cores())}
-    described |= {name: text for name, text in (("instructions", _instructions()), ("governor", _governor())) if text}
+    more = {"processor_model": _model(), "instructions": _instructions(), "governor": _governor()}
+    described |= {name: text for name, text in more.items() if text}
     memory = _memory_bytes()
     if memory:
         described["memory"] = f"{memory / 2**30:.1f} GiB"
@@ -47,6 +49,21 @@ def cores() -> int:
 def _processor() -> str:
     """Return the processor's name; Linux knows it in /proc/cpuinfo alone."""
     return _cpuinfo("model name", "Model", "Hardware") or platform.processor() or platform.machine()
+
+
+def _model() -> str:
+    """Return what tells processors of one name apart, as virtual machines call them, in the numbers of their maker.
+
+    Family, model and stepping of x86; implementer, part, variant and revision of ARM. Linux alone says them.
+    """
+    x86 = [_cpuinfo(name) for name in ("cpu family", "model", "stepping")]
+    arm = [_cpuinfo(f"CPU {name}") for name in ("implementer", "part", "variant", "revision")]
+    return next(("-".join(numbers) for numbers in (x86, arm) if all(numbers)), "")
+
+
+def has_instructions(names: Iterable[str]) -> bool:
+    """Say whether the processor has all of these extensions, in the system's words, known here or not."""
+    return set(names) <= set(_cpuinfo("flags", "Features").split())
 
 
 def vector_instructions() -> tuple[str, ...]:

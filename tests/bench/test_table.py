@@ -16,9 +16,19 @@ from mobilenets.bench import tabulate as tabulating
 from mobilenets.bench import tabulation
 from mobilenets.bench.configuration import Configuration, Job
 from mobilenets.bench.probes import like, probes
-from mobilenets.bench.table import Table, Timed, read_table, shape, table_for, write_table
+from mobilenets.bench.table import (
+    Table,
+    Timed,
+    of_this_release,
+    read_table,
+    release,
+    shape,
+    table_for,
+    write_table,
+)
 from mobilenets.bench.tabulate import Effort, Times, tabulate
 from mobilenets.errors import InputError
+from mobilenets.fit.device import device, own_path
 from mobilenets.machine import describe_machine
 
 ONNX = Configuration("onnx", "int8", 1)
@@ -67,11 +77,39 @@ def test_another_file_is_named(tmp_path: Path, content: str) -> None:
         read_table(tmp_path / "none.json")
 
 
-def test_the_table_of_another_machine_is_not_extended(tmp_path: Path) -> None:
-    path = write_table(Table(describe_machine() | {"processor": "an abacus"}), tmp_path / "table.json")
-    with pytest.raises(InputError, match="an abacus"):
+@pytest.mark.parametrize(
+    "other",
+    [{"processor": "an abacus"}, {"cores": "4096"}, {"processor_model": "0-0-0"}, {"instructions": "sse4_2 beads"}],
+)
+def test_the_table_of_another_machine_is_not_extended(tmp_path: Path, other: dict[str, str]) -> None:
+    path = write_table(Table(describe_machine() | other), tmp_path / "table.json")
+    if "processor_model" in other and "processor_model" not in describe_machine():
+        pytest.skip("this system does not tell processors of one name apart")
+    with pytest.raises(InputError, match="not this machine"):
         table_for(path)
     assert table_for(tmp_path / "new.json").networks == {}
+
+
+def test_a_table_stays_this_machines_where_it_names_fewer_instructions_and_no_model(tmp_path: Path) -> None:
+    machine = {name: text for name, text in describe_machine().items() if name != "processor_model"}
+    named = machine.pop("instructions", "").partition(";")[0].split()
+    path = write_table(
+        Table(machine | {"instructions": " ".join([*named[1:], "; a virtual machine"])}), tmp_path / "t.json"
+    )
+    assert table_for(path).machine["processor"] == machine["processor"]
+
+
+def test_a_table_of_another_release_of_a_runtime_is_not_extended(tmp_path: Path) -> None:
+    package, here = release("reference")
+    old = Table(describe_machine() | {package: "0.1"}).with_networks(REFERENCE, [timed(small())])
+    path = write_table(old, tmp_path / "table.json")
+    assert not of_this_release(old, "reference")
+    with pytest.raises(InputError, match=rf"{package} 0\.1, and {here}"):
+        table_for(path, ["reference"])
+    assert table_for(path, ["onnx"]) == old  # nothing of that runtime is in it
+    assert not device("reference", 1, path, str).own
+    assert own_path("reference") != own_path("engine")
+    assert release("engine") == ("mobilenets", mobilenets.__version__)
 
 
 def test_probes_are_the_same_each_time_and_of_three_kinds() -> None:

@@ -15,7 +15,7 @@ from mobilenets.arch.cost import cost
 from mobilenets.bench.configuration import Configuration
 from mobilenets.bench.probes import probes
 from mobilenets.bench.table import Table, Timed, read_table, write_table
-from mobilenets.checkpoint import Card, Checkpoint, save
+from mobilenets.checkpoint import Card, Checkpoint, answer_size, save
 from mobilenets.engine import memory
 from mobilenets.errors import InputError
 from mobilenets.fit.accuracy import expected, points, prior_error
@@ -26,6 +26,7 @@ from mobilenets.fit.flash import flash_bytes
 from mobilenets.fit.latency import latency_model
 from mobilenets.fit.regression import non_negative
 from mobilenets.fit.result import FitResult
+from tests.spots import spots_detector
 
 ONNX = {precision: Configuration("onnx", precision, 1) for precision in ("float32", "int8")}
 
@@ -187,6 +188,19 @@ def test_flash_is_what_a_written_file_takes(precision: str, tmp_path: Path, requ
     picture = np.zeros((*card.resolution, card.in_channels), np.uint8)
     sample = (picture, np.zeros(len(card.labels), np.float32))
     path = save(replace(checkpoint, card=card, sample=sample), tmp_path / "c.safetensors")
+    assert flash_bytes(card) == path.stat().st_size
+
+
+def test_a_detector_is_weighed_as_one(tmp_path: Path) -> None:
+    import numpy as np
+
+    detector = spots_detector()
+    layout = detector.card.plan
+    card = plain_card(layout, "float32")
+    assert Card.from_json(card.to_json()) == card
+    picture = np.zeros((*card.resolution, card.in_channels), np.uint8)
+    sample = (picture, np.zeros(answer_size(layout), np.float32))
+    path = save(replace(detector, card=card, sample=sample), tmp_path / "c.safetensors")
     assert flash_bytes(card) == path.stat().st_size
 
 

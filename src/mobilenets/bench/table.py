@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ from mobilenets.arch import Plan, arch_from_json, arch_to_json, plan
 from mobilenets.bench.configuration import Configuration
 from mobilenets.errors import InputError
 from mobilenets.files import write_atomically
-from mobilenets.machine import describe_machine
+from mobilenets.machine import describe_machine, has_instructions
 
 FORMAT = 1
-SAME = ("processor", "cores", "instructions")
-"""What of a machine's description must agree for two measurements to be of one device."""
+SAME = ("processor", "processor_model", "cores")
+"""What of a machine's description must agree for two measurements to be of one device, where both have it."""
 
 DISTURBED = 1.08
 """Where the watched network took this many times its least, the machine was busy: what was timed there is not used."""
@@ -167,23 +169,61 @@ def write_table(table: Table, path: Path) -> Path:
     return write_atomically(path, json.dumps(table.to_json(), separators=(",", ":"), allow_nan=False) + "\n")
 
 
-def table_for(path: Path) -> Table:
+def table_for(path: Path, runtimes: Sequence[str] = ()) -> Table:
     """Return the table in a file that is to be extended here; an empty one where there is no file.
 
+    Args:
+        path: the file.
+        runtimes: what is to be measured.
+
     Raises:
-        InputError: the file is of another device: times of two devices in one table mean nothing.
+        InputError: the file is of another device, or of another release of a runtime: times of two of them in one table
+            mean nothing.
     """
-    here = describe_machine()
     if not path.exists():
-        return Table(here)
+        return Table(describe_machine())
     table = read_table(path)
     if not of_this_machine(table):
         other = table.machine.get("processor", "another machine")
         raise InputError(f"{path}: measured on {other}, which is not this machine: name another file to measure here")
+    for runtime in runtimes:
+        if not of_this_release(table, runtime):
+            package, here = release(runtime)
+            raise InputError(
+                f"{path}: measured with {package} {table.machine[package]}, and {here} is installed: "
+                "name another file to measure here"
+            )
     return table
 
 
 def of_this_machine(table: Table) -> bool:
-    """Say whether a table was measured on a machine like this one: its processor, cores and instructions."""
-    here = describe_machine()
-    return all(table.machine.get(name) == here.get(name) for name in SAME)
+    """Say whether a table was measured on a machine like this one: its processor, its cores, and what it can do.
+
+    A processor has all instructions that the table names: which ones are named may differ between versions of this
+    package.
+    """
+    here, there = describe_machine(), table.machine
+    if not {"processor", "cores"} <= set(there):
+        return False
+    named = there.get("instructions", "").partition(";")[0].split()
+    return all(there.get(name, here.get(name)) == here.get(name) for name in SAME) and has_instructions(named)
+
+
+def of_this_release(table: Table, runtime: str) -> bool:
+    """Say whether what a table has of a runtime, if anything, was measured with the release that is installed here."""
+    package, here = release(runtime)
+    measured = any(configuration.runtime == runtime for configuration in table.networks)
+    return not measured or table.machine.get(package, here) == here
+
+
+@cache
+def release(runtime: str) -> tuple[str, str]:
+    """Return the package that computes, and its version; no version where it is not installed."""
+    from mobilenets.runtime import RUNTIMES
+
+    module = "mobilenets" if runtime == "engine" else RUNTIMES[runtime].package  # the engine's kernels are our own
+    package = metadata.packages_distributions().get(module, [module.replace("_", "-")])[0]
+    try:
+        return package, metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return package, ""

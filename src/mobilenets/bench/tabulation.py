@@ -79,12 +79,12 @@ def fill(
         InputError: the file is of another device, or a runtime cannot be timed.
         MissingExtraError: a runtime that was named is not installed.
     """
-    table = table_for(path)
+    asked = configurations(wanted)
+    table = table_for(path, sorted({each.runtime for each in asked}))
     layouts = [*(() if layout is None else (layout, *like(layout, LIKE))), *islice(probes(), networks)]
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     effort = Effort(rounds=max(3, repeats // RUNS), deadline=deadline)
     notes: list[str] = []
-    asked = configurations(wanted)
     for each in asked:
         try:
             table = tabulate(table, each, layouts, path=path, effort=effort, say=say)

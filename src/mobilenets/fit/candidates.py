@@ -191,5 +191,6 @@ def plain_card(layout: Plan, precision: str) -> Card:
         labels=tuple(map(str, range(layout.classes))),
         preprocess=Preprocess(height, side, layout.in_channels, mean=middle, std=middle),
         in_channels=layout.in_channels,
+        task="classification" if layout.arch.detector is None else "detection",
         precision=precision,
     )

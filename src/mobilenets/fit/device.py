@@ -6,14 +6,13 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
 from mobilenets.arch import Plan
 from mobilenets.bench.configuration import Configuration
 from mobilenets.bench.probes import like, probes
-from mobilenets.bench.table import SAME, Table, of_this_machine, read_table, table_for
+from mobilenets.bench.table import SAME, Table, of_this_machine, of_this_release, read_table, release, table_for
 from mobilenets.bench.tabulate import Effort, tabulate
 from mobilenets.errors import InputError
 from mobilenets.files import cache_folder
@@ -100,24 +99,15 @@ def device(runtime: str, threads: int, table: Path | None, say: Say, minutes: fl
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     if table is not None and table.exists():
         found = read_table(table)
-        return Device(runtime, threads, table, found, of_this_machine(found), say, deadline)
+        own = of_this_machine(found) and of_this_release(found, runtime)
+        return Device(runtime, threads, table, found, own, say, deadline)
     path = own_path(runtime) if table is None else table
     return Device(runtime, threads, path, table_for(path), own=True, say=say, deadline=deadline)
 
 
 def own_path(runtime: str) -> Path:
     """Return where this device's table of a runtime is kept: one for each processor and release of the runtime."""
-    from mobilenets.runtime import RUNTIMES
-
     machine = describe_machine()
-    described = [machine.get(name, "") for name in SAME] + [_version(RUNTIMES[runtime].package)]
+    described = [machine.get(name, "") for name in SAME] + [*release(runtime)]
     digest = hashlib.sha256(repr(described).encode()).hexdigest()[:12]
     return cache_folder() / "latency" / f"{runtime}-{digest}.json"
-
-
-def _version(package: str) -> str:
-    names = metadata.packages_distributions().get(package, [package.replace("_", "-")])
-    try:
-        return metadata.version(names[0])
-    except metadata.PackageNotFoundError:
-        return ""

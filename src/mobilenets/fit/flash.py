@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from math import prod
 
-from mobilenets.checkpoint import KEY, SAMPLE, Card, tensor_specs
+from mobilenets.checkpoint import KEY, SAMPLE, Card, answer_size, tensor_specs
 
 _CODES = {"float32": ("F32", 4), "int32": ("I32", 4), "int8": ("I8", 1), "uint8": ("U8", 1)}
 """What safetensors calls a type, and its bytes. Tensors are written in this order of types, then by name."""
@@ -22,7 +22,7 @@ def flash_bytes(card: Card) -> int:
     specs = dict(tensor_specs(card))
     fed = card.preprocess
     specs[f"{SAMPLE}input"] = ("uint8", (fed.height, fed.width, fed.channels))
-    specs[f"{SAMPLE}output"] = ("float32", (len(card.labels),))
+    specs[f"{SAMPLE}output"] = ("float32", (answer_size(card.plan),))
     text = json.dumps(card.to_json() | {"sha256": _DIGEST}, sort_keys=True)
     entries = [f'"__metadata__":{{"{KEY}":{json.dumps(text, ensure_ascii=False)}}}']
     order = list(_CODES)
