@@ -74,8 +74,9 @@ def test_answers_are_the_references(name: str, sides: tuple[int, int], threads: 
 def test_every_architecture_and_size_with_every_access_checked(
     name: str, sides: tuple[int, int], random_network: Networks
 ) -> None:
+    """With one thread: a part that is shorter than a tile is computed with what is before it, to the same bits."""
     checkpoint = random_network(name)
-    with ready(checkpoint, sides, 2, checked=True) as program:
+    with ready(checkpoint, sides, checked=True) as program:
         assert error(program, checkpoint, noise(checkpoint, sides)) < MOST_ERROR
 
 
