@@ -24,6 +24,7 @@ from mobilenets.engine.choices import (
     kind,
     read_timed,
     shape,
+    shipped,
     write_timed,
 )
 from mobilenets.engine.folding import folded
@@ -149,3 +150,11 @@ def test_what_comes_with_the_package_can_be_read() -> None:
     }
     for table in tables.values():
         assert all(choice_from_json(numbers).to_json() == numbers for numbers in table.values())
+
+
+def test_what_comes_with_the_package_is_of_kernels_that_there_are() -> None:
+    layout = plan(ARCHITECTURES["mobilenet_v2"])
+    ruled = tiled(lower(layout, folded(random_checkpoint(layout)), WIDE))
+    found = shipped(WIDE)
+    assert set(found) <= set(ruled)
+    assert all(found[name] != ruled[name] for name in found), "what follows from the rules need not be said"

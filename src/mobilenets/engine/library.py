@@ -22,6 +22,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from mobilenets.engine import dense_form
 from mobilenets.engine.int8_kernels import AnyKernel, Int8Dense, Int8Fused, Int8Simple, defined
 from mobilenets.engine.kernels import symbol
 from mobilenets.engine.prepared import engine_folder, opened
@@ -31,6 +32,7 @@ from mobilenets.files import write_atomically
 
 DRIVER = Path(__file__).with_name("driver.c")
 _SOURCES = (
+    *("dense.c", "dense_form.py"),
     *("driver.c", "forms.py", "generate.py", "generate_fused.py", "generate_plain.py", "kernels.py"),
     *("schedules.py", "scratch.py"),  # the machine's registers take part, and how many rows are kept
     *("int8.h", "int8_dense.c", "int8_fused.c", "int8_kernels.py", "int8_simple.c"),
@@ -106,7 +108,10 @@ def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> 
     """Return object files of the driver and of the kernels, compiling those that are not in the folder."""
     objects = {name: folder / "objects" / f"{name}.o" for name in symbols.values()}
     missing = {name: kernel for kernel, name in symbols.items() if not objects[name].is_file()}
-    if any(not isinstance(kernel, INT8) for kernel in missing.values()) and find_spec("halide") is None:
+    if (
+        not all(isinstance(each, INT8) or dense_form.in_c(each, target.machine) for each in missing.values())
+        and find_spec("halide") is None
+    ):
         raise MissingExtraError("halide", _EXTRA)
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     with _progress(len(missing) + 1) as advance:
@@ -119,10 +124,11 @@ def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> 
 
 
 def _compile(kernel: AnyKernel, name: str, target: Target, path: Path) -> None:
-    if isinstance(kernel, INT8):
-        file, sizes = defined(kernel)
-        defines = [f"-D{key}={value}" for key, value in sizes.items()]
-        _compile_c(file, [f"-DNAME={name}_argv", *defines, "-O3", "-ffp-contract=off"], target, path)
+    if isinstance(kernel, INT8) or dense_form.in_c(kernel, target.machine):
+        exact = isinstance(kernel, INT8)
+        file, sizes = defined(kernel) if isinstance(kernel, INT8) else dense_form.defined(kernel)
+        defines = [f"-DNAME={name}_argv", *(f"-D{key}={value}" for key, value in sizes.items())]
+        _compile_c(file, [*defines, "-O3", f"-ffp-contract={'off' if exact else 'fast'}"], target, path)
         return
     import halide as hl
 

@@ -11,6 +11,7 @@ from mobilenets.arch import Op, Plan
 from mobilenets.arch.plan import padding
 from mobilenets.engine import packing, schedules
 from mobilenets.engine.choices import Choice, Tiled, chosen, shape
+from mobilenets.engine.dense_form import in_c
 from mobilenets.engine.kernels import (
     Combine,
     Convolution,
@@ -38,6 +39,11 @@ INPUT = "input"
 INTERLEAVED = "input.interleaved"
 SMALL_ROWS = 8
 """Maps with no more rows than this are finished by channels before they are projected: rows would be too short."""
+APART_PIXELS = 256
+"""Up to so many pixels each convolution of a block is a kernel of its own, where 1x1 ones are C (see `dense_form`).
+
+These maps lie in the second cache as a whole. What is waited for are weights, and C asks for them ahead.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,8 @@ class _Lowering:
         op = ops[at]
         planar = op.sources[0] == INPUT
         if _dense(op) and (op.kernel == 1 or planar) and self._follows(op, ops, at + 1) and ops[at + 1].depthwise:
+            if self._apart(op):
+                return 0
             first, at = op, at + 1
         depth = ops[at]
         if not depth.depthwise or (first is None and planar):
@@ -182,8 +190,7 @@ class _Lowering:
         kernel = Fused(height, width, self._channels[source], inner, middle, None, planar=planar)
         del channels
         last = ops[at + 1] if self._follows(depth, ops, at + 1) else None
-        small = depth.out[1] <= SMALL_ROWS
-        if last is None or not _pixelwise(last) or small:
+        if last is None or not _pixelwise(last) or depth.out[1] <= SMALL_ROWS or self._apart(last):
             kernel = self._chosen(kernel)
             self._whole(kernel, first, depth, source)
             return at - start + 1
@@ -193,6 +200,14 @@ class _Lowering:
         kernel = self._chosen(replace(kernel, last=_layer(last, tile), add=added is not None, rows=rows))
         self._rows(kernel, first, depth, last, source, added)
         return at - start + (2 if added is None else 3)
+
+    def _apart(self, op: Op) -> bool:
+        """Say whether a 1x1 convolution is a kernel of its own, and in C."""
+        pixels = op.out[1] * op.out[2]
+        if not _pixelwise(op) or not 1 < pixels <= APART_PIXELS:
+            return False
+        dense = _layer(op, schedules.dense_tile(op.out[0], pixels, self._machine))
+        return in_c(Pointwise(pixels, op.source_shape[0], dense), self._machine)
 
     def _added(self, op: Op, ops: Sequence[Op], at: int) -> str | None:
         """Return the other source of an addition that is all that reads an operation and directly follows it."""
