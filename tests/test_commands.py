@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from cyclopts import ArgumentCollection
+from PIL import Image
 
 import mobilenets
+from mobilenets.checkpoint import Checkpoint, save
 from mobilenets.cli import VERBS, build_app, main
 
 
@@ -107,3 +109,42 @@ sys.exit(main({arguments!r}))
     )
     assert done.stdout == ""
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train digits",
+        "evaluate m.safetensors set",
+        "predict m.safetensors set/red/0.png",
+        "diagnose m.safetensors",
+        "reproduce v2-table2",
+    ],
+)
+@pytest.mark.parametrize("out", ["taken", "/proc/nowhere"])
+def test_an_out_that_is_no_folder_is_known_before_the_work(
+    command: str,
+    out: str,
+    colour_checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(colour_checkpoint, tmp_path / "m.safetensors")
+    (tmp_path / "set" / "red").mkdir(parents=True)
+    Image.new("RGB", (20, 20), (250, 0, 0)).save(tmp_path / "set" / "red" / "0.png")
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    assert main([*command.split(), "--out", out]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"mobilenets: {out}: ")
+    assert printed.err.count("\n") == 1
+    assert ("is a file: choose a folder with --out" if out == "taken" else "cannot be written to") in printed.err
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("side", ["5x", "x5", "1x2x3", "large", "2.5"])
+def test_a_side_that_is_none_is_said(side: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "mobilenet_v2", "--resolution", side]) == 2
+    assert f"--resolution: '{side}' is neither a side such as 224 nor height x width" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from mobilenets.checkpoint import Checkpoint, Metric, save
 from mobilenets.data import Pictures
 from mobilenets.errors import InputError
 from mobilenets.evaluate import evaluate
+from tests.spots import spots_detector
 
 RGB = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -112,6 +113,21 @@ def test_classes_the_model_does_not_know_are_named(model: str, data: Path) -> No
     (data / "red").rename(data / "purple")
     with pytest.raises(InputError, match="purple"):
         evaluate(model, str(data))
+
+
+def test_data_of_another_kind_are_called_that_first(model: str, data: Path, tmp_path: Path) -> None:
+    """Boxes of other classes, too: that the classes are others is the smaller trouble."""
+    for part in ("images", "labels"):
+        (tmp_path / "boxes" / part).mkdir(parents=True)
+    for index in range(2):
+        Image.new("RGB", (64, 64), (250, 0, 0)).save(tmp_path / "boxes" / "images" / f"{index}.png")
+        (tmp_path / "boxes" / "labels" / f"{index}.txt").write_text("0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    (tmp_path / "boxes" / "data.yaml").write_text("names: [spot]\ntrain: images\nval: images\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"boxes has boxes, and .* classifies pictures: name a detector"):
+        evaluate(model, str(tmp_path / "boxes"))
+    detector = str(save(spots_detector(), tmp_path / "detector.safetensors"))
+    with pytest.raises(InputError, match=r"no boxes found, and .* finds boxes: name data with boxes"):
+        evaluate(detector, str(data))
 
 
 def test_classes_may_be_indices(model: str, tmp_path: Path) -> None:

@@ -168,8 +168,12 @@ def _help(docstring: str) -> str:
 
 def _side(_kind: object, tokens: Sequence[Token]) -> int | tuple[int, int]:
     """Read `224` as a side and `160x224` as (height, width)."""
-    height, cross, width = tokens[0].value.partition("x")
-    return (int(height), int(width)) if cross else int(height)
+    text = tokens[0].value
+    height, cross, width = text.partition("x")
+    try:
+        return (int(height), int(width)) if cross else int(height)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a side such as 224 nor height x width such as 160x224.") from None
 
 
 def _json(result: Result) -> str:

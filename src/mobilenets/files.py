@@ -44,6 +44,25 @@ def write_atomically(path: Path, data: bytes | str) -> Path:
     return path
 
 
+def need_folder(out: Path) -> None:
+    """Make a folder for what is to come out, and raise where nothing can be written to it.
+
+    That is better known before hours of work than after.
+
+    Raises:
+        InputError: `out` is a file, or cannot be made or written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file: choose a folder with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror}): choose another --out") from None
+
+
 def refuse_path(model: str, wanted: str) -> None:
     """Raise if `model`, which is not the name that it was looked up as, was meant as a path.
 

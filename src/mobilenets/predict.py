@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenets.detections import Detection, Detections
 from mobilenets.errors import CheckpointError, InputError, MissingExtraError
+from mobilenets.files import need_folder
 from mobilenets.results import Classification, Prediction, Predictions
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def predict(
     if url is not None:
         return _asked(url, model, paths, top=top, min_score=min_score, computed_here=(runtime, threads, out))
     with closing(runtimes.load(model, runtime, threads, pictures=len(paths))) as predictor:
+        if out is not None:
+            need_folder(out)
         if predictor.card.task == "detection":
             return _found_on(predictor, paths, min_score, batch_size, out)
         if out is not None and find_spec("matplotlib") is None:  # better known before the work than after

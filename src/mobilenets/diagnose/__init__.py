@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenets.errors import CheckpointError, InputError, needing
+from mobilenets.files import need_folder
 from mobilenets.text import percent, printable, table
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ def diagnose(
         raise InputError(f"--images must be 1 or more, not {images}")
     checkpoint = runtime.resolve(model)
     card = checkpoint.card
+    if out is not None:
+        need_folder(out)
     if card.precision != "float32":
         raise CheckpointError(f"{model}: {card.precision}: diagnose the float32 checkpoint that it was made from")
     if data is None:

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from mobilenets.errors import InputError, MissingExtraError
+from mobilenets.files import need_folder
 from mobilenets.results import Report
 
 if TYPE_CHECKING:
@@ -83,10 +84,16 @@ def evaluate(
         else:
             runtimes.choose(runtime, precision=source.card.precision)  # better refused before the data are read
             predictor, card = None, source.card
-        opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=card.labels)
+        try:
+            opened = open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict, labels=card.labels)
+        except InputError:  # of other classes; where that is since it is of another kind, this is what to say
+            _check_task(card, open_data(data, root=root, seed=seed, val_fraction=val_fraction, strict=strict), model)
+            raise
         _check_task(card, opened, model)
         whole, part = _part_of(opened, card, split, f"{val_fraction:.0%} held back with seed {seed}")
         pictures, part = _limited(whole, part, limit, seed)
+        if out is not None:
+            need_folder(out)
         if predictor is None:
             runtime = runtimes.choose(runtime, source, precision=card.precision, pictures=len(pictures))
             predictor = opening.enter_context(closing(runtimes.load(source, runtime, threads)))

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mobilenets.errors import InputError, needing
+from mobilenets.files import need_folder
 from mobilenets.reproduce.outcome import ReproduceResult, Reproduction, Row, Settings
 
 __all__ = ["COMPUTED", "NAMES", "ReproduceResult", "Reproduction", "Row", "reproduce"]
@@ -78,6 +79,8 @@ def reproduce(
     for flag, value in (("--epochs", epochs), ("--seeds", seeds), ("--pictures", pictures), ("--threads", threads)):
         if value is not None and value < 1:
             raise InputError(f"{flag} must be 1 or more, not {value}")
+    if out is not None:
+        need_folder(Path(out))
     settings = Settings(None if out is None else Path(out), data, root, epochs, seeds, threads, pictures)
     chosen = tuple(_HOMES) if name == "all" else (name,)
     items: list[Reproduction] = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mobilenets.errors import CheckpointError, InputError
-from mobilenets.files import write_atomically
+from mobilenets.files import need_folder, write_atomically
 
 FORMAT = 1
 NAME = "state.pt"
@@ -52,15 +52,10 @@ def read_state(out: Path) -> dict[str, Any] | None:
 
 def check_folder(out: Path, *, resume: bool) -> None:
     """Raise InputError where `out` holds a run that is not to be resumed, or cannot be written to."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file: choose a folder with --out")
     if not resume and any((out / name).exists() for name in (NAME, "best.safetensors", "last.safetensors")):
         raise InputError(f"{out}: holds a training run: go on with it with --resume, or choose another --out")
+    need_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
         for left in out.glob(".*"):  # of a process that was killed while writing
             if any(left.name.startswith(f".{name}.") for name in WRITTEN):
                 left.unlink()
