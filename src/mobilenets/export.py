@@ -145,7 +145,7 @@ def export(
         raise InputError(f"--target is for --to native: a file for {to} is for any machine")
     path = _place(model, out, to)
     checkpoint = runtimes.resolve(model)
-    _check_task(checkpoint.card, model, to, nms=nms)
+    _check_task(checkpoint.card, model, nms=nms)
     allowed = TOLERANCES[checkpoint.card.precision]
     if tolerance is not None:
         allowed = replace(allowed, relative_error=tolerance)
@@ -214,12 +214,10 @@ def _check_flags(
         raise InputError(f"--nms is for --to onnx: behind a file for {to}, predict and evaluate do it")
 
 
-def _check_task(card: Card, model: str, to: Format, *, nms: bool) -> None:
-    """Raise InputError for what is only for classifiers, or only for detectors."""
+def _check_task(card: Card, model: str, *, nms: bool) -> None:
+    """Raise InputError for what is only for detectors."""
     if nms and card.task != "detection":
         raise InputError(f"--nms is for detectors, and {model} classifies pictures: leave it out")
-    if to == "native" and card.task == "detection":
-        raise InputError(f"{model} finds boxes, and C is written of classifiers: choose another --to")
 
 
 def _export_file(

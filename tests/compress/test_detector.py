@@ -121,8 +121,6 @@ def test_what_is_not_for_detectors_or_only_for_them(random_network: Networks, tm
         mobilenets.export(str(detector), to="litert", nms=True)
     with pytest.raises(InputError, match="only classifiers are pruned"):
         mobilenets.prune(str(detector), dead=True)
-    with pytest.raises(InputError, match="finds boxes, and C is written of classifiers"):
-        mobilenets.export(str(detector), to="native")
     assert mobilenets.export(str(detector), to="onnx", nms=True).path.is_file()
 
 

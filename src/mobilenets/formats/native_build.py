@@ -148,17 +148,25 @@ def logits(program: Path, target: str, pictures: Sequence[Path], classes: int) -
 
     Raises InputError where it fails.
     """
+    numbers = printed(program, target, pictures, "--logits")
+    return [numbers[first : first + classes] for first in range(0, len(numbers), classes)]
+
+
+def printed(program: Path, target: str, pictures: Sequence[Path], what: str) -> list[float]:
+    """Run the example with a flag on files with pictures' bytes, all in one folder; return the numbers it prints.
+
+    Raises InputError where it fails.
+    """
     with_what = runner(target)
     assert with_what is not None
     if target == "wasm-32":
         script, folder = program.with_name("wasi.mjs"), pictures[0].parent
         script.write_text(WASI, encoding="utf-8")
-        command = (*with_what, "--no-warnings", str(script), str(program), str(folder), "--logits")
+        command = (*with_what, "--no-warnings", str(script), str(program), str(folder), what)
         names = [f"/{path.name}" for path in pictures]
     else:
-        command, names = (*with_what, str(program), "--logits"), [str(path) for path in pictures]
-    numbers = [float(line) for line in _run((*command, *names), target).split()]
-    return [numbers[first : first + classes] for first in range(0, len(numbers), classes)]
+        command, names = (*with_what, str(program), what), [str(path) for path in pictures]
+    return [float(word) for word in _run((*command, *names), target).split()]
 
 
 def _version(command: tuple[str, ...]) -> str:

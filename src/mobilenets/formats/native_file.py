@@ -23,9 +23,9 @@ from mobilenets.engine.memory import Memory, Mode, streamed
 from mobilenets.engine.quantized import bounds, multipliers, quantizations, table
 from mobilenets.engine.reference import arithmetic
 from mobilenets.engine.sections import Section, cut
-from mobilenets.errors import InputError
+from mobilenets.formats import native_boxes
 from mobilenets.formats.native_runtime import runtime
-from mobilenets.formats.native_text import CMAKE, EXAMPLE, HEADER, TYPES, braces, words
+from mobilenets.formats.native_text import CMAKE, EXAMPLE, HEADER, RUN, TYPES, braces, words
 from mobilenets.image.preprocess import normalize
 
 if TYPE_CHECKING:
@@ -60,18 +60,14 @@ def to_native(checkpoint: Checkpoint, name: str, *, version: str, mode: Mode = "
     """Return the files of a checkpoint in C, by name.
 
     Args:
-        checkpoint: a classifier, float32 or int8.
+        checkpoint: a classifier or a detector, float32 or int8.
         name: the prefix of functions and files, an identifier in C.
         version: what the function of this name says.
         mode: where whole maps wait: only where that takes less memory, between stages, or between all operations. The
             same pixels are computed in all three; the two that take more memory are there to be compared with.
-
-    Raises:
-        InputError: a network that is no classifier.
     """
     card = checkpoint.card
-    if card.task != "classification":
-        raise InputError(f"{name}: C is written for classifiers, not for {card.task}: export it to onnx")
+    detects = card.arch.detector is not None
     made = _Writer(checkpoint, mode)
     height, width = card.resolution
     facts = {
@@ -81,17 +77,22 @@ def to_native(checkpoint: Checkpoint, name: str, *, version: str, mode: Mode = "
         "width": width,
         "channels": card.in_channels,
         "classes": len(card.labels),
-        "arena": made.memory.total,
+        "arena": made.arena_bytes,
         "version": _quoted(version),
         "precision": card.precision,
         "contract": "off" if card.precision == "int8" else "fast",
     }
-    fixed = runtime(int8=card.precision == "int8")
-    source = "\n".join([TYPES.format(**facts, define=made.defines()), made.tables(), fixed])
+    if detects:
+        facts |= native_boxes.facts(card.plan)
+    run, example, types = (
+        (native_boxes.RUN, native_boxes.EXAMPLE, TYPES + native_boxes.TYPES) if detects else (RUN, EXAMPLE, TYPES)
+    )
+    fixed = runtime(int8=card.precision == "int8", detects=detects)
+    source = "\n".join([types.format(**facts, define=made.defines()), made.tables(), fixed])
     return {
-        f"{name}.h": HEADER.format(**facts).encode(),
+        f"{name}.h": HEADER.format(**facts, run=run.format(**facts)).encode(),
         f"{name}.c": source.encode(),
-        "example.c": EXAMPLE.format(**facts).encode(),
+        "example.c": example.format(**facts).encode(),
         "CMakeLists.txt": CMAKE.format(**facts).encode(),
     }
 
@@ -127,17 +128,29 @@ class _Writer:
         precision: Precision = "int8" if self.int8 else "float32"
         self._sections: tuple[Section, ...] = cut(self.plan, precision, mode)
         self.memory: Memory = streamed(self.plan, precision, self._sections)
+        self._detects = self.plan.arch.detector is not None
         self._index = {"input": 0, **{op.name: number for number, op in enumerate(self.plan.ops, 1)}}
         self._weights = _Weights()
         self._paddings: dict[int, int] = {}
         self._rows = [self._input(), *map(self._operation, self.plan.ops)]
+
+    @property
+    def arena_bytes(self) -> int:
+        """The memory that was planned; of a detector, with what making boxes takes when the network is through."""
+        if not self._detects:
+            return self.memory.total
+        behind = native_boxes.scratch_place(self.plan, self.memory) + native_boxes.scratch_bytes(self.plan)
+        return max(self.memory.total, behind)
 
     def defines(self) -> str:
         """Return what the runtime must know before it is compiled."""
         patches = [op.kernel**2 * op.source_shape[0] for op in self.plan.ops if _kind(op) == "DENSE"]
         taps = [op.kernel**2 for op in self.plan.ops if _kind(op) == "DEPTHWISE"]
         lines: dict[str, object] = {"PIXELS": PIXELS, "PATCH": max(patches, default=1), "TAPS": max(taps, default=1)}
-        if self.int8:
+        if self._detects:
+            place = native_boxes.scratch_place(self.plan, self.memory)
+            lines |= native_boxes.defines(self.plan, place, _float)
+        elif self.int8:
             of = self._quantizations[self.plan.ops[-1].name]
             lines["LEAVE(code)"] = f"({_float(of.scale)} * ((float)(code) - {_float(of.zero_point)}))"
         else:
@@ -158,6 +171,7 @@ class _Writer:
             parts.append(braces((first, len(part.ops), state, len(targets), len(names))))
             targets += [self._index[name] for name in names]
         enter = [braces(map(_number, row), width=16) for row in self._enter()]
+        boxes = [native_boxes.tables(self.plan, self._index, self._quantizations, _float)] if self._detects else []
         return "\n\n".join(
             (
                 f"static const uint32_t WEIGHTS[] = {words(b''.join(self._weights.parts))};",
@@ -166,6 +180,7 @@ class _Writer:
                 f"static const section_t SECTIONS[] = {braces(parts, width=1)};",
                 f"static const value_t ENTER[][256] = {braces(enter, width=1)};",
                 f"static const char *const LABELS[] = {braces(map(_quoted, self.card.labels), width=1)};",
+                *boxes,
             )
         )
 

@@ -63,7 +63,7 @@ unsigned long getauxval(unsigned long type);
 """
 
 
-def runtime(*, int8: bool) -> str:
+def runtime(*, int8: bool, detects: bool = False) -> str:
     """Return the fixed part of the source."""
     parts = [HEADERS, _text("common")]
     parts += ["#if defined(SEVERAL_LEVELS) && defined(__x86_64__) && defined(__GNUC__)"]
@@ -72,6 +72,7 @@ def runtime(*, int8: bool) -> str:
         parts += ["#elif defined(SEVERAL_LEVELS) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__linux__)"]
         parts += [_kernels(level, 'target("arch=armv8.2-a+dotprod")', int8=int8) for level in ARM_64]
     parts += ["#endif", _base(int8=int8), _text("kernels"), _chosen(int8=int8), _text("driver")]
+    parts += [_text("boxes")] if detects else []
     return "\n".join(parts)
 
 

@@ -33,11 +33,7 @@ const char *{name}_version(void);
 /* How many bytes `{name}_run` computes in: {upper}_ARENA_BYTES. */
 size_t {name}_arena_bytes(void);
 
-/* Compute {upper}_CLASSES logits. `arena` is that many bytes, aligned to 4, whatever is in them; nothing else is
-   allocated, and two runs in two arenas may go on at once. `context` is handed to `rows`, or, where `rows` is NULL, is
-   the whole picture, height x width x channels bytes. Returns 0, 1 where `rows` gave NULL, 2 for a crooked arena. */
-int {name}_run(void *arena, {name}_rows rows, void *context, float *logits);
-
+{run}
 /* The name of a class, in UTF-8; NULL for a number that is none. */
 const char *{name}_label(int index);
 
@@ -45,6 +41,13 @@ const char *{name}_label(int index);
 }}
 #endif
 #endif
+"""
+
+RUN = """\
+/* Compute {upper}_CLASSES logits. `arena` is that many bytes, aligned to 4, whatever is in them; nothing else is
+   allocated, and two runs in two arenas may go on at once. `context` is handed to `rows`, or, where `rows` is NULL, is
+   the whole picture, height x width x channels bytes. Returns 0, 1 where `rows` gave NULL, 2 for a crooked arena. */
+int {name}_run(void *arena, {name}_rows rows, void *context, float *logits);
 """
 
 EXAMPLE = """\
@@ -121,6 +124,7 @@ TYPES = """\
 void *memcpy(void *restrict to, const void *restrict from, size_t count);
 void *memset(void *to, int byte, size_t count);
 float expf(float x);
+float logf(float x);
 #else
 #include <math.h>
 #include <string.h>
