@@ -1,12 +1,14 @@
 """How far latency predictions are off, and whether what `fit` chooses keeps its budget.
 
-    python -m benchmarks.fit latency RUNTIME PRECISION TABLE [networks]
+    python -m benchmarks.fit latency RUNTIME PRECISION TABLE [networks] [draw]
     python -m benchmarks.fit choose RUNTIME TABLE [budgets]
     python -m benchmarks.fit small DATA OUT [epochs]
 
 `latency` fills TABLE with general networks (96) and then measures 20 that are not in it, half published architectures
-at some width and resolution, half out of the search's space, and compares. `choose` draws random budgets (10), lets
-`fit` choose as it does by default, which runs what it chooses, and by predictions alone, and times what was chosen.
+at some width and resolution, half out of the search's space, and compares; another word for draw draws others. The
+engine compiles every shape once, which takes longer than timing it: of 96 networks it is given those that share most.
+`choose` draws random budgets (10), lets `fit` choose as it does by default, which runs what it chooses, and by
+predictions alone, and times what was chosen.
 `small` asks for a network for 96x96 pictures in at most 64 KiB of activations and 350 KB of flash in int8, trains it on
 DATA, quantizes it, and looks whether it is within both bounds. Run on a quiet machine.
 """
@@ -18,24 +20,35 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import mobilenets
 from benchmarks.environment import Figure, write
 from mobilenets import checkpoint
-from mobilenets.arch import Plan, plan
+from mobilenets.arch import Op, Plan, plan
 from mobilenets.bench.configuration import Configuration
 from mobilenets.bench.probes import SIDES, WIDTHS, probes, published_architectures, searched
 from mobilenets.bench.table import Table, shape, table_for, write_table
 from mobilenets.bench.tabulate import Effort, tabulate
 from mobilenets.engine import memory
+from mobilenets.engine.choices import choices
+from mobilenets.engine.folding import Layer
+from mobilenets.engine.library import host
+from mobilenets.engine.lowering import lower
 from mobilenets.errors import InputError
 from mobilenets.fit.choosing import say
 from mobilenets.fit.latency import latency_model
 from mobilenets.fit.result import Choice
 
+if TYPE_CHECKING:
+    from mobilenets.engine.int8_kernels import AnyKernel
+
+GENERAL = 96
 UNSEEN = 20
 BUDGETS = 10
 ATTEMPTS = 6
@@ -45,17 +58,17 @@ def main() -> None:
     """Run what was asked for."""
     what, first, second, *others = sys.argv[1:]
     if what == "latency":
-        path, *count = others
-        latency(first, second, Path(path), int(count[0]) if count else 96)
+        path, networks, draw = [*others, *("", str(GENERAL), "judged")[len(others) :]]
+        latency(first, second, Path(path), int(networks), draw)
     elif what == "choose":
         choose(first, Path(second), int(others[0]) if others else BUDGETS)
     else:
         small(first, Path(second), int(others[0]) if others else None)
 
 
-def unseen() -> list[Plan]:
+def unseen(seed: str) -> list[Plan]:
     """Return networks that no table has by default: half published ones, half searched ones."""
-    draw = random.Random("judged")  # noqa: S311 - a sample, no secret
+    draw = random.Random(seed)  # noqa: S311 - a sample, no secret
     known = {shape(layout) for layout in islice(probes(), 1000)}
     found: list[Plan] = []
     while len(found) < UNSEEN:
@@ -70,13 +83,38 @@ def unseen() -> list[Plan]:
     return found
 
 
-def latency(runtime: str, precision: str, path: Path, networks: int) -> None:
+def sharing(layouts: Sequence[Plan], number: int) -> list[Plan]:
+    """Return so many networks that together need few of the engine's kernels; of the probes' three kinds, in turns."""
+    machine = host().machine
+    kernels = []
+    for layout in layouts:
+        network = lower(layout, {op.name: _nothing(op) for op in layout.ops}, machine, choices(machine))
+        kernels.append({call.kernel for call in network.calls})
+    known: set[AnyKernel] = set()
+    taken: list[int] = []
+    while len(taken) < number:
+        left = [each for each in range(len(taken) % 3, len(layouts), 3) if each not in taken]
+        taken.append(min(left, key=lambda each: len(kernels[each] - known)))
+        known |= kernels[taken[-1]]
+    return [layouts[each] for each in taken]
+
+
+def _nothing(op: Op) -> Layer:
+    """Return weights of an operation: zeros, as shapes alone count."""
+    sources = op.source_shape[0] // op.groups
+    shape_of = (op.out[0], sources) if op.kind == "linear" else (op.out[0], sources, op.kernel, op.kernel)
+    return Layer(np.zeros(shape_of, np.float32), np.zeros(op.out[0], np.float32))
+
+
+def latency(runtime: str, precision: str, path: Path, networks: int, draw: str) -> None:
     """Measure, predict, compare."""
     configuration = Configuration(runtime, precision, 1)
-    table = tabulate(table_for(path), configuration, islice(probes(), networks), path=path, say=say)
+    general = list(islice(probes(), max(networks, GENERAL)))
+    general = sharing(general, networks) if runtime == "engine" else general[:networks]
+    table = tabulate(table_for(path), configuration, general, path=path, say=say)
     model = latency_model(table.of(configuration))
-    asked = unseen()
-    apart = path.with_suffix(".unseen.json")
+    asked = unseen(draw)
+    apart = path.with_suffix(f".{draw}.json")
     own = table_for(apart)
     for _ in range(ATTEMPTS):  # what was disturbed is measured again
         own = tabulate(own, configuration, asked, path=apart, effort=Effort(rounds=15), say=say)
