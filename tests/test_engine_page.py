@@ -62,6 +62,22 @@ def test_the_text_about_scaling() -> None:
     assert min(float32, key=lambda key: float32[key]) == "1.4 at 96", "nearest to them"
 
 
+def test_the_text_about_ceilings() -> None:
+    found = details("engine_blocks")
+    limits = found["ceilings"]
+    said = f"{limits['float32']:.0f} G multiply-adds of float32 a second in registers, {limits['int8']:.0f} G of bytes"
+    assert f"{said}, and reads {limits['read_gb_s']:.0f} GB a second" in PROSE
+    for network in found["networks"]:
+        if (network["precision"], network["tiles"]) == ("float32", "shipped"):
+            count = sum(row["multiply_adds"] for row in network["kernels"])
+            reached = count / network["median_ms"] / 1e6 / limits["float32"]
+            assert f"reaches {100 * reached:.0f} % of the first ceiling in float32" in PROSE
+            dense = [row for row in network["kernels"] if row["shape"].startswith("pointwise")]
+            shares = [row["multiply_adds"] / row["median_us"] / 1e3 / limits["float32"] for row in dense]
+            assert min(shares) > 0.8
+            assert 2 * sum(share > 0.95 for share in shares) >= len(shares)
+
+
 def test_the_picture_shows_the_figures() -> None:
     """A new drawing has the size and, nearly, the pixels of the one there: fonts may differ between versions."""
     pytest.importorskip("matplotlib", reason="the extra `train` is not installed")
