@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +12,18 @@ import numpy as np
 import pytest
 
 from mobilenets.checkpoint import Checkpoint, save
-from mobilenets.errors import InputError, MissingExtraError, ParityError
+from mobilenets.errors import InputError, ParityError
 from mobilenets.export import ExportResult, export
 from mobilenets.formats.onnx_file import to_onnx
-from mobilenets.formats.web_runtime import web_runtime
 from mobilenets.page import files
+from tests.web_tools import need_web_tools
 
 Network = Callable[..., Checkpoint]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed, so no page is exported: apt-get install nodejs npm")
-    pytest.importorskip("onnx")
-    try:
-        web_runtime()
-    except (InputError, MissingExtraError) as error:
-        pytest.skip(f"no page is exported: {error}")
+    need_web_tools()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ import pytest
 from PIL import Image
 
 from mobilenets.checkpoint import Checkpoint, save
-from mobilenets.errors import InputError, MissingExtraError, WeightsError
+from mobilenets.errors import MissingExtraError, WeightsError
 from mobilenets.export import export
-from mobilenets.formats.web_runtime import web_runtime
 from mobilenets.image import Preprocess
 from mobilenets.image.boxes import iou
 from mobilenets.image.drawn import pictures
 from mobilenets.predict import predict
 from tests.spots import spots_detector, spotted
+from tests.web_tools import need_web_tools
 
 Network = Callable[..., Checkpoint]
 Hosted = Callable[[Path], str]
@@ -28,13 +27,7 @@ Hosted = Callable[[Path], str]
 
 @pytest.fixture(scope="module", autouse=True)
 def runtime() -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed, so no page is exported: apt-get install nodejs npm")
-    pytest.importorskip("onnx")
-    try:
-        web_runtime()
-    except (InputError, MissingExtraError) as error:
-        pytest.skip(f"no page is exported: {error}")
+    need_web_tools()
 
 
 @pytest.fixture(scope="module")
