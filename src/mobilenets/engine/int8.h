@@ -8,7 +8,7 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
 
@@ -97,7 +97,21 @@ INLINE void packed(uint8_t *at, ints first, ints second, ints third, ints fourth
 }
 #endif
 
-/* Four products of an unsigned and a signed byte in every lane, added to a sum. */
+/* ARM's first products of bytes are of signed ones: codes are taken less 128 there, which `less` adds up for all pixels
+   that are multiplied by the same weights, and `made_up` takes off the sums again. Nothing to do elsewhere. */
+#if defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_MATMUL_INT8)
+#define SIGNED 1
+INLINE ints less(ints total, ints weights) {
+    return (ints)vdotq_s32((int32x4_t)total, vdupq_n_s8(-128), (int8x16_t)weights);
+}
+INLINE ints made_up(ints sums, ints total) { return sums - total; }
+#else
+#define SIGNED 0
+INLINE ints less(ints total, ints weights) { return (void)weights, total; }
+INLINE ints made_up(ints sums, ints total) { return (void)total, sums; }
+#endif
+
+/* Four products of an unsigned and a signed byte in every lane, added to a sum; see `made_up` for what is left to do. */
 INLINE ints dot(ints sums, ints codes, ints weights) {
 #if LANES == 16 && defined(__AVX512VNNI__)
     return (ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)weights);
@@ -105,6 +119,8 @@ INLINE ints dot(ints sums, ints codes, ints weights) {
     return (ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)codes, (__m256i)weights);
 #elif LANES == 4 && defined(__ARM_FEATURE_MATMUL_INT8)
     return (ints)vusdotq_s32((int32x4_t)sums, (uint8x16_t)codes, (int8x16_t)weights);
+#elif LANES == 4 && SIGNED
+    return (ints)vdotq_s32((int32x4_t)sums, (int8x16_t)(codes ^ (int32_t)0x80808080), (int8x16_t)weights);
 #else
     ints even_codes = codes & 0x00ff00ff, odd_codes = (ints)((words)codes >> 8) & 0x00ff00ff;
     shorts even = ((shorts)weights << 8) >> 8, odd = (shorts)weights >> 8;
@@ -117,6 +133,10 @@ INLINE ints dot(ints sums, ints codes, ints weights) {
 #elif defined(__x86_64__)
     ints low = (ints)_mm_madd_epi16((__m128i)even_codes, (__m128i)even);
     return sums + low + (ints)_mm_madd_epi16((__m128i)odd_codes, (__m128i)odd);
+#elif defined(__aarch64__)
+    /* A product of two bytes fits into 16 bits, the sum of two does not. */
+    sums = (ints)vpadalq_s16((int32x4_t)sums, vmulq_s16((int16x8_t)even_codes, (int16x8_t)even));
+    return (ints)vpadalq_s16((int32x4_t)sums, vmulq_s16((int16x8_t)odd_codes, (int16x8_t)odd));
 #else
     ints first = (even_codes & 0xffff) * (((ints)even << 16) >> 16) + (even_codes >> 16) * ((ints)even >> 16);
     ints second = (odd_codes & 0xffff) * (((ints)odd << 16) >> 16) + (odd_codes >> 16) * ((ints)odd >> 16);
@@ -132,6 +152,8 @@ INLINE floats clipped(floats value, float low, float high) {
     return (floats)_mm512_min_ps(_mm512_max_ps((__m512)value, (__m512)every(low)), (__m512)every(high));
 #elif LANES == 8
     return (floats)_mm256_min_ps(_mm256_max_ps((__m256)value, (__m256)every(low)), (__m256)every(high));
+#elif defined(__aarch64__)
+    return (floats)vminq_f32(vmaxq_f32((float32x4_t)value, vdupq_n_f32(low)), vdupq_n_f32(high));
 #else
     value = chosen(value > low, value, every(low));
     return chosen(value < high, value, every(high));
@@ -144,6 +166,8 @@ INLINE ints nearest(floats value) {
     return (ints)_mm512_cvtps_epi32((__m512)value);
 #elif LANES == 8
     return (ints)_mm256_cvtps_epi32((__m256)value);
+#elif defined(__aarch64__)
+    return (ints)vcvtnq_s32_f32((float32x4_t)value);
 #else
     return (ints)(value + 12582912.0f) - 0x4b400000;
 #endif
@@ -200,18 +224,24 @@ INLINE floats factor(layer_t it, int vector) { return (floats)it.scales[2 * vect
 INLINE void summed(ints *sums, layer_t it, const uint8_t *from, ptrdiff_t step, int rows, ptrdiff_t row, int terms,
                    int vector, const int vectors, const int pixels) {
     const ints *weights = it.weights + (ptrdiff_t)vector * rows * terms;
+    ints off[16] = {{0}};
     UNROLLED for (int p = 0; p < pixels; p++)
         UNROLLED for (int v = 0; v < vectors; v++) sums[p * vectors + v] = it.scales[2 * (vector + v)];
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < terms; t++) {
             ints held[16];
-            UNROLLED for (int v = 0; v < vectors; v++) held[v] = weights[(v * rows + r) * terms + t];
+            UNROLLED for (int v = 0; v < vectors; v++) {
+                held[v] = weights[(v * rows + r) * terms + t];
+                off[v] = less(off[v], held[v]);
+            }
             UNROLLED for (int p = 0; p < pixels; p++) {
                 ints codes = four_bytes(from + p * step + r * row + 4 * t);
                 UNROLLED for (int v = 0; v < vectors; v++)
                     sums[p * vectors + v] = dot(sums[p * vectors + v], codes, held[v]);
             }
         }
+    UNROLLED for (int p = 0; p < pixels; p++)
+        UNROLLED for (int v = 0; v < vectors; v++) sums[p * vectors + v] = made_up(sums[p * vectors + v], off[v]);
 }
 
 /* Call `MACRO(AT, count)` for AT in 0..all in pieces of `count`, the last one with what is left; both are constants. */

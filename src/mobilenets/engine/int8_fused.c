@@ -89,9 +89,13 @@ INLINE void next_row(const job_t *job, int y, int vector, const int vectors) {
 INLINE void depth_sums(const job_t *job, ints *sums, int vector, int x, const int pixels) {
     const ints *cell = cells(job, vector, x * STRIDE);
     const ints *weights = job->depth.weights + (ptrdiff_t)vector * KERNEL * WORDS;
+    ints off = {0};
     UNROLLED for (int p = 0; p < pixels; p++) sums[p] = job->depth.scales[2 * vector];
-    UNROLLED for (int t = 0; t < KERNEL * WORDS; t++)
+    UNROLLED for (int t = 0; t < KERNEL * WORDS; t++) {
+        off = less(off, weights[t]);
         UNROLLED for (int p = 0; p < pixels; p++) sums[p] = dot(sums[p], cell[p * STRIDE * WORDS + t], weights[t]);
+    }
+    UNROLLED for (int p = 0; p < pixels; p++) sums[p] = made_up(sums[p], off);
 }
 
 INLINE void depth_tile(const job_t *job, uint8_t *to, ptrdiff_t step, int vector, int x, const int pixels) {
