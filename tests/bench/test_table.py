@@ -28,6 +28,7 @@ from mobilenets.bench.table import (
 )
 from mobilenets.bench.tabulate import Effort, Times, tabulate
 from mobilenets.errors import InputError
+from mobilenets.fit.choosing import say
 from mobilenets.fit.device import device, own_path
 from mobilenets.machine import describe_machine
 
@@ -107,7 +108,7 @@ def test_a_table_of_another_release_of_a_runtime_is_not_extended(tmp_path: Path)
     with pytest.raises(InputError, match=rf"{package} 0\.1, and {here}"):
         table_for(path, ["reference"])
     assert table_for(path, ["onnx"]) == old  # nothing of that runtime is in it
-    assert not device("reference", 1, path, str).own
+    assert not device("reference", 1, path, say).own
     assert own_path("reference") != own_path("engine")
     assert release("engine") == ("mobilenets", mobilenets.__version__)
 
