@@ -173,6 +173,28 @@ def test_data_of_other_classes_is_refused(colour_checkpoint: Checkpoint, tmp_pat
         quantize(str(path), data="digits")
 
 
+def test_data_of_another_kind_is_called_that_first(colour_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    classifier = str(save(colour_checkpoint, tmp_path / "colours.safetensors"))
+    for part in ("images", "labels"):
+        (tmp_path / "boxes" / part).mkdir(parents=True)
+    Image.new("RGB", (64, 64), (250, 0, 0)).save(tmp_path / "boxes" / "images" / "0.png")
+    (tmp_path / "boxes" / "labels" / "0.txt").write_text("0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    (tmp_path / "boxes" / "data.yaml").write_text("names: [spot]\ntrain: images\nval: images\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"boxes has boxes, and .* classifies pictures: name data of its kind"):
+        quantize(classifier, data=str(tmp_path / "boxes"))
+
+
+@pytest.mark.parametrize("out", ["taken/int8.safetensors", "/proc/nowhere/int8.safetensors"])
+def test_an_out_that_cannot_be_written_is_known_before_the_work(
+    out: str, colour_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(colour_checkpoint, tmp_path / "colours.safetensors")
+    (tmp_path / "taken").touch()
+    with pytest.raises(InputError, match=r"is a file: choose|cannot be written to"):
+        quantize("colours.safetensors", data="no such data", out=Path(out))
+
+
 def test_pictures_without_labels_judge_by_agreement(digits: Path, tmp_path: Path) -> None:
     data, folder = open_data("digits").val, tmp_path / "plain"
     folder.mkdir()

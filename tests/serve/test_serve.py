@@ -259,6 +259,9 @@ def test_what_cannot_be_served(colours: Path, colour_checkpoint: Checkpoint, tmp
         mobilenets.serve(str(colours), port=99_999)
     with pytest.raises(InputError, match="--queue must be"):
         mobilenets.serve(str(colours), queue=3)
+    for flag in ("batch_size", "queue", "timeout", "max_megabytes", "max_megapixels"):
+        with pytest.raises(InputError, match=f"^--{flag.replace('_', '-')} must be above 0, not 0$"):
+            mobilenets.serve(str(colours), **{flag: 0})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="printable ASCII"):
         mobilenets.serve(str(colours), api_key="a b")
     with pytest.raises(InputError, match="above 0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mobilenets.data import Data, open_data
 from mobilenets.data.boxed import boxes_in
 from mobilenets.detections import DetectionReport
 from mobilenets.errors import CheckpointError, InputError, ParityError
+from mobilenets.files import need_folder
 from mobilenets.metrics import Judged, top_k
 from mobilenets.quantize.request import Request
 from mobilenets.quantize.result import Accuracy, QuantizeResult
@@ -38,14 +40,7 @@ def run(request: Request) -> QuantizeResult:
     target = _target(request.model, request.out)
     labelled = trains or (float32.card.task == "detection" and boxes_in(Path(request.data).expanduser()) is not None)
     plain = None if labelled else plain_folder(request.data, float32.card.labels, float32.card.in_channels)
-    opened = plain or open_data(
-        request.data,
-        root=request.root,
-        seed=request.seed,
-        val_fraction=request.val_fraction,
-        strict=strict,
-        labels=float32.card.labels,
-    )
+    opened = plain or _opened(request, float32.card)
     _check_task(float32.card, opened, request, unlabelled=plain is not None)
     divided = judging.divide(opened, float32.card, request.images, seed=request.seed, trained=trains)
     divided = judging.limited(divided, request.limit, request.seed)
@@ -75,6 +70,26 @@ def run(request: Request) -> QuantizeResult:
         _refuse_collapsed(result, request.max_drop)
     save(_with_metrics(written, result, opened.name, divided), target)
     return result if request.report is None else replace(result, files=(write_layers(request.report, result.layers),))
+
+
+def _opened(request: Request, card: Card) -> Data:
+    """Open the data for a network's classes; where they are others since the data are of another kind, say that."""
+
+    def opened(labels: Sequence[str] | None) -> Data:
+        return open_data(
+            request.data,
+            root=request.root,
+            seed=request.seed,
+            val_fraction=request.val_fraction,
+            strict=request.strict,
+            labels=labels,
+        )
+
+    try:
+        return opened(card.labels)
+    except InputError:
+        _check_task(card, opened(None), request, unlabelled=False)
+        raise
 
 
 def _check_task(card: Card, opened: Data, request: Request, *, unlabelled: bool) -> None:
@@ -110,11 +125,14 @@ def _target(model: str, out: Path | None) -> Path:
     path = Path(model).expanduser()
     if out is None:
         stem = path.stem if path.suffix == ".safetensors" else path.name
-        return (path.parent if path.is_file() else Path()) / f"{stem}.int8.safetensors"
+        out = (path.parent if path.is_file() else Path()) / f"{stem}.int8.safetensors"
+        need_folder(out.parent)
+        return out
     if out.is_dir():
         raise InputError(f"{out}: a folder: name the file to write, as in --out {out / 'int8.safetensors'}")
     if out.exists() and path.is_file() and out.samefile(path):
         raise InputError(f"{out}: that is the float32 network itself: choose another --out")
+    need_folder(out.parent)
     return out
 
 

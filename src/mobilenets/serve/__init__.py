@@ -95,6 +95,16 @@ def serve(
             raise MissingExtraError(package, "serve")
     from mobilenets.serve.running import run
 
+    asked = {
+        "--batch-size": batch_size,
+        "--queue": queue,
+        "--timeout": timeout,
+        "--max-megabytes": max_megabytes,
+        "--max-megapixels": max_megapixels,
+    }
+    for flag, value in asked.items():
+        if not value > 0:
+            raise InputError(f"{flag} must be above 0, not {value}")
     limits = Limits(
         body_bytes=max_megabytes * MEBIBYTE,
         pixels=max_megapixels * 1_000_000,
@@ -121,8 +131,10 @@ def _key(given: str | None, file: Path | None) -> str | None:
     if file is not None:
         try:
             given = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: the API key cannot be read ({error})") from None
+        except OSError as error:
+            raise InputError(f"{file}: the API key cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{file}: not UTF-8 text: write the API key into it, and nothing else") from None
     elif given is None:
         given = os.environ.get(KEY_VARIABLE)
     if given is not None and (not given or not given.isascii() or not given.isprintable() or " " in given):
