@@ -177,6 +177,20 @@ def test_a_shortcut_never_comes_in_by_coincidence(width: float) -> None:
     assert_same(dead, made)
 
 
+def test_a_shortcut_never_comes_in_where_the_input_narrows_either() -> None:
+    """The block itself loses nothing: one more of the channels that it reads stays."""
+    base = random_checkpoint("mobilenet_v2", width=0.25)
+    before = widths(base)
+    output = before["block_16_project"] - 8
+    narrow_output = without_dead(planted(base, {"block_17_project": list(range(before["block_17_project"] - output))}))
+    assert widths(narrow_output)["block_17_project"] == output
+    gone = list(range(8))
+    dead = planted(narrow_output, {f"block_{number}_project": gone for number in (14, 15, 16)})
+    made = without_dead(dead)
+    assert widths(made)["block_16_project"] == output + 1
+    assert_same(dead, made)
+
+
 def test_an_expansion_to_the_width_of_its_input_is_still_there() -> None:
     base = kept_checkpoint("mobilenet_v2")
     layout = base.card.plan

@@ -155,13 +155,18 @@ def narrowed(layout: Plan, removals: Mapping[str, Removal]) -> tuple[Arch, dict[
         wrong = _first_difference(layout, arch, counts)
         if wrong is None:
             return (arch, left) if left else (layout.arch, {})
-        kept = {
-            first: _without_last(removal)
-            for first, removal in left.items()
-            if any(layout.op(name).block == wrong for name in removal.group.members)
-        }
+        own = [op for op in layout.ops if op.block == wrong]
+        # What makes the coincidence is the block's output, or where that loses nothing what it reads.
+        output = next(op.name for op in reversed(own) if op.kind != "add")
+        whose = ({output}, {own[0].sources[0]}, {op.name for op in own})
+        kept = next(filter(None, (_keeping_one(left, names) for names in whose)), {})
         assert kept, f"{layout.arch.name}: {wrong} cannot be written as a row of a table"
         left = {first: each for first, each in (left | kept).items() if len(each.channels)}
+
+
+def _keeping_one(removals: Mapping[str, Removal], names: set[str]) -> dict[str, Removal]:
+    """Return those removals that are of one of these outputs, with a channel less to remove."""
+    return {first: _without_last(each) for first, each in removals.items() if names & set(each.group.members)}
 
 
 def _without_last(removal: Removal) -> Removal:
