@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 
 VECTOR_INSTRUCTIONS = (
@@ -23,6 +22,8 @@ def describe_machine() -> dict[str, str]:
     Neither host nor user names are among them: a report can be handed on. Packages are named by their metadata; none is
     imported.
     """
+    from importlib import metadata  # takes longer than all the rest, and vector_instructions does without
+
     described = {"processor": _processor(), "cores": str(cores())}
     more = {"processor_model": _model(), "instructions": _instructions(), "governor": _governor()}
     described |= {name: text for name, text in more.items() if text}
