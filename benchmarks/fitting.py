@@ -44,6 +44,7 @@ ONNX = Configuration("onnx", "float32", 1)
 TRIED = 12
 """Widths below START's that are measured, in steps of a fortieth."""
 THOROUGH = Effort(rounds=15)
+FINAL = Effort(rounds=60)
 ATTEMPTS = 4
 
 
@@ -150,7 +151,7 @@ def compare(start: Path, data: str, out: Path) -> None:
     layouts = {name: files.read_card(path).plan for name, path in paths.items()}
     own = Table()
     for _ in range(ATTEMPTS):
-        own = tabulate(own, ONNX, layouts.values(), effort=THOROUGH, say=say)
+        own = tabulate(own, ONNX, layouts.values(), effort=FINAL, say=say)
     times = {shape(each.layout): each.ms for each in own.of(ONNX)}
     rows: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():

@@ -79,7 +79,7 @@ HEADLINES = {  # results file: how the figures of it begin that the README shows
     "engine_start": tuple(f"engine, V2 1.0 at 224, float32, {how}" for how in ("cold", "warm")),
     "native": ("mobilenet_v2 1 at 224, int8, 1 thread: streamed against the fastest in C",),
     "fit_latency_onnx_float32": ("latency predictions",),
-    "fit_adapt": ("adapt",),
+    "fit_adapt": ("adapt", "search"),
     "fit_search": ("search: best", "random search"),
 }
 

@@ -44,7 +44,7 @@ from mobilenets.fit.space import (
 from mobilenets.fit.supernet import Supernet
 from mobilenets.fit.tuning import CLIP_NORM, Workbench
 from mobilenets.nn.network import Network, from_checkpoint, to_tensors
-from mobilenets.train import start
+from mobilenets.train import processes, start
 from mobilenets.train.optimization import learning_rate_at, make_optimizer, set_learning_rate
 from mobilenets.train.request import Request as TrainRequest
 
@@ -93,7 +93,9 @@ def winner(sitting: Sitting, at_hand: AtHand) -> Checkpoint:
     best = winning(rows)
     sitting.say(f"winner of {len(rows)} candidates: top-1 {100 * best['top1']:.2f} %, reward {best['reward']:.4f}")
     made = supernet.checkpoint(choices_from_json(best["choices"]), card, images)
-    return workbench.tune(made, WINNER_STEPS * sitting.request.short_steps, turn=1)
+    tuned = workbench.tune(made, WINNER_STEPS * sitting.request.short_steps, turn=1)
+    same: Checkpoint = processes.from_first(sitting.accelerator, tuned)  # another machine's last bits may differ
+    return same
 
 
 def winning(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

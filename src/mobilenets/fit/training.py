@@ -229,7 +229,8 @@ def _compared(sitting: Sitting, end: _End) -> _End:
     if step.taken == COMPARED or sitting.over:
         return end
     made = end.workbench.tune(step.checkpoint, COMPARED_STEPS * sitting.request.short_steps, turn=0)
-    judged = end.workbench.judge(made)
+    # Another machine's last bits may differ, and with them what is better: all go by the first one's.
+    made, judged = processes.from_first(sitting.accelerator, (made, end.workbench.judge(made)))
     step = replace(step, number=step.number + 1, checkpoint=made, taken=COMPARED, top1=judged.top1, loss=judged.loss)
     _note(sitting, step, end.resources, end.way)
     return replace(end, step=step)

@@ -78,7 +78,7 @@ class Workbench:
         some = self.train.take(spread_sample(self.train.targets, min(WATCHED, len(self.train)), self.seed))
         restore_batch_norm(network, [images for images, _ in self._plain(some)])
         card = replace(checkpoint.card, batch_norm="trained")
-        return replace(checkpoint, card=card, tensors=to_tensors(network), sample=None)
+        return replace(checkpoint, card=card, tensors=to_tensors(network), sha256=None, sample=None)
 
     def watch(self, checkpoint: Checkpoint) -> dict[str, Activity]:
         """Return how large every channel of every output is on some training pictures."""
