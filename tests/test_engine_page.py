@@ -29,7 +29,7 @@ CELLS: dict[str, Any] = details("scaling")["cells"]
 
 
 def median_ms(cell: Any, what: str, threads: int = 1) -> float:
-    return next(row["median_ms"] for row in cell["rows"] if (row["what"], row["threads"]) == (what, threads))
+    return next(float(row["median_ms"]) for row in cell["rows"] if (row["what"], row["threads"]) == (what, threads))
 
 
 def test_the_page_has_the_measured_figures() -> None:

@@ -78,7 +78,8 @@ class Request:
     def without_folders(self) -> Request:
         """Return the same with the last part alone of every path: what strangers may know of this machine."""
         given = {name: getattr(self, name) for name in _PATHS}
-        return replace(self, **{name: Path(value).name or value for name, value in given.items() if value is not None})
+        last: dict[str, Any] = {name: Path(value).name or value for name, value in given.items() if value is not None}
+        return replace(self, **last)
 
     def _given(self) -> list[tuple[str, str]]:
         given = []
