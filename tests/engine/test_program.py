@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from mobilenets.arch import ARCHITECTURES
 from mobilenets.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from mobilenets.engine.library import host
 from mobilenets.engine.lowering import lower, resized
 from mobilenets.engine.program import Program, cuts
 from mobilenets.engine.scratch import scratch_bytes
+from mobilenets.nn.network import from_checkpoint
 
 pytest.importorskip("halide", reason="the extra `engine` is not installed")
 Networks = Callable[..., Checkpoint]
@@ -43,11 +45,22 @@ def noise(checkpoint: Checkpoint, sides: tuple[int, int], count: int = 2) -> npt
 
 def error(program: Program, checkpoint: Checkpoint, batch: npt.NDArray[np.float32]) -> float:
     """Return the largest difference from the reference as a share of the largest value, over all outputs."""
+    return _error(program.outputs(program.run(batch)), checkpoint, batch)
+
+
+def torchs_error(checkpoint: Checkpoint, batch: npt.NDArray[np.float32]) -> float:
+    """Return the same of torch's float32: some random networks magnify what rounding leaves."""
+    with torch.inference_mode():
+        found = from_checkpoint(checkpoint).eval()(torch.from_numpy(batch))
+    return _error([each.numpy() for each in (found if isinstance(found, tuple) else (found,))], checkpoint, batch)
+
+
+def _error(outputs: Iterable[npt.NDArray[np.float32]], checkpoint: Checkpoint, batch: npt.NDArray[np.float32]) -> float:
     layout = resized(checkpoint.card.plan, (batch.shape[2], batch.shape[3]))
     expected = reference.outputs(layout, reference.arithmetic(checkpoint), batch)
     worst = 0.0
-    for found, wanted in zip(program.outputs(program.run(batch)), expected, strict=True):
-        value = found[:, : wanted.shape[1]].reshape(wanted.shape)
+    for found, wanted in zip(outputs, expected, strict=True):
+        value = found.reshape(len(batch), -1)[:, : wanted[0].size].reshape(wanted.shape)
         worst = max(worst, float(np.abs(value - wanted).max() / np.abs(wanted).max()))
     return worst
 
@@ -76,8 +89,9 @@ def test_every_architecture_and_size_with_every_access_checked(
 ) -> None:
     """With one thread: a part that is shorter than a tile is computed with what is before it, to the same bits."""
     checkpoint = random_network(name)
+    batch = noise(checkpoint, sides)
     with ready(checkpoint, sides, checked=True) as program:
-        assert error(program, checkpoint, noise(checkpoint, sides)) < MOST_ERROR
+        assert error(program, checkpoint, batch) < max(MOST_ERROR, torchs_error(checkpoint, batch))
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
