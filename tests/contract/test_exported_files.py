@@ -14,9 +14,10 @@ import pytest
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
 from mobilenets.engine.quantized import dequantize, quantizations
-from mobilenets.errors import InputError, MissingExtraError
+from mobilenets.errors import InputError
 from mobilenets.image.preprocess import normalize
-from mobilenets.runtime import RUNTIMES, choose, load
+from mobilenets.runtime import RUNTIMES, load
+from tests.contract.installed import installed
 
 Networks = Callable[..., Checkpoint]
 FORMATS = [name for name, runtime in RUNTIMES.items() if runtime.suffix]
@@ -43,11 +44,7 @@ def values(checkpoint: Checkpoint, batch: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture(params=FORMATS)
 def to(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    try:
-        return choose(name)
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+    return installed(request.param)
 
 
 @pytest.fixture

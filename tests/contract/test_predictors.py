@@ -13,9 +13,10 @@ import torch
 from mobilenets.arch import CLASSIFIERS
 from mobilenets.checkpoint import Checkpoint
 from mobilenets.engine import reference
-from mobilenets.errors import InputError, MissingExtraError
+from mobilenets.errors import InputError
 from mobilenets.nn.network import from_checkpoint
-from mobilenets.runtime import RUNTIMES, Predictor, choose, load
+from mobilenets.runtime import RUNTIMES, Predictor, load
+from tests.contract.installed import installed
 
 CLASSES = tuple("abcdefg")
 SIDE = 48
@@ -39,11 +40,7 @@ def assert_close(actual: Batch, expected: npt.NDArray[np.floating], relative: fl
 
 @pytest.fixture(params=list(RUNTIMES))
 def runtime(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    try:
-        return choose(name)
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+    return installed(request.param)
 
 
 @pytest.fixture
