@@ -97,6 +97,10 @@ def test_windows_larger_than_their_maps_in_int8(tmp_path: Path) -> None:
     check_int8(random_checkpoint(WINDOWS, (3, 3)), host(), tmp_path)
 
 
+def test_windows_over_a_single_column_in_int8(tmp_path: Path) -> None:
+    check_int8(random_checkpoint(ODD, (13, 1)), host(), tmp_path)
+
+
 def test_channels_that_fill_no_vector_are_not_read_on(tmp_path: Path) -> None:
     check_float32(random_checkpoint(ODD, (13, 9)), host(checked=True), tmp_path)
 

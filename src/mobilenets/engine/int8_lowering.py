@@ -307,7 +307,7 @@ class _Lowering:
             arguments += self._other(added, op)
         channels = layer.vectors * self._machine.lanes
         self._pixel[end.name] = channels
-        if mean or pixels == 1:
+        if mean or height * width == 1:
             out, axis = codes(end.name, channels, (1, 1)), Axis(0, channels, layer.tile_vectors * self._machine.lanes)
         elif flat:
             out, axis = codes(end.name, channels, (1, pixels)), Axis(1, pixels, layer.tile_pixels)
