@@ -6,40 +6,16 @@
 
    Defined on the command line: NAME; PIXELS, CHANNELS of the source; OUT, channels of the output, whole vectors;
    TILE_VECTORS, TILE_PIXELS; ACTIVATION; ADD: another map is added; MEAN: the output is its mean over all pixels. */
-#include "int8.h"
+#include "float32.h"
 
 #define BLOCK (TILE_VECTORS * LANES)
 #define LEFT (OUT % BLOCK / LANES) /* vectors of the last block, where there are fewer */
-#define STEPS 4                    /* between two times that weights are asked for */
-#define LINE 64                    /* bytes */
 #define AHEAD ((STEPS * BLOCK * 4 * TILE_PIXELS + LINE * PIXELS - 1) / (LINE * PIXELS)) /* lines at a time */
-
-enum { NO_ACTIVATION, RELU, RELU6, HARD_SWISH };
 
 typedef struct {
     const float *source, *weights, *bias, *other;
     float *out;
 } job_t;
-
-INLINE floats activated(floats value) {
-    if (ACTIVATION == RELU) return clipped(value, 0, __builtin_inff());
-    if (ACTIVATION == RELU6) return clipped(value, 0, 6);
-    if (ACTIVATION == HARD_SWISH) return value * (clipped(value + 3, 0, 6) * (1.0f / 6));
-    return value;
-}
-
-INLINE floats at(const float *from) {
-    floats vector;
-    memcpy(&vector, from, sizeof vector);
-    return vector;
-}
-
-INLINE void step(floats *sums, const float *from, const float *weights, const int vectors, const int pixels) {
-    floats held[TILE_VECTORS];
-    UNROLLED for (int v = 0; v < vectors; v++) held[v] = at(weights + v * LANES);
-    UNROLLED for (int p = 0; p < pixels; p++)
-        UNROLLED for (int v = 0; v < vectors; v++) sums[p * vectors + v] += from[(ptrdiff_t)p * CHANNELS] * held[v];
-}
 
 /* Sums of a tile from pixel x on; returns how far weights were asked for. */
 INLINE const char *tile(const job_t *job, floats *total, int x, int block, const char *ahead, const int vectors,
@@ -49,24 +25,15 @@ INLINE const char *tile(const job_t *job, floats *total, int x, int block, const
     floats sums[TILE_VECTORS * TILE_PIXELS];
     UNROLLED for (int p = 0; p < pixels; p++)
         UNROLLED for (int v = 0; v < vectors; v++) sums[p * vectors + v] = at(job->bias + block * BLOCK + v * LANES);
-    for (int k = 0; k < CHANNELS / STEPS; k++) {
-        UNROLLED for (int line = 0; line < AHEAD; line++) __builtin_prefetch(ahead + line * LINE, 0, 2);
-        ahead += AHEAD * LINE;
-        UNROLLED for (int each = 0; each < STEPS; each++)
-            step(sums, from + each, weights + each * BLOCK, vectors, pixels);
-        from += STEPS;
-        weights += STEPS * BLOCK;
-    }
-    UNROLLED for (int each = 0; each < CHANNELS % STEPS; each++)
-        step(sums, from + each, weights + each * BLOCK, vectors, pixels);
+    ahead = summed_up(sums, from, CHANNELS, weights, CHANNELS, BLOCK, vectors, pixels, ahead, AHEAD);
     UNROLLED for (int p = 0; p < pixels; p++)
         UNROLLED for (int v = 0; v < vectors; v++) {
-            floats value = activated(sums[p * vectors + v]);
+            floats value = activated(sums[p * vectors + v], ACTIVATION);
             ptrdiff_t place = (ptrdiff_t)(x + p) * OUT + block * BLOCK + v * LANES;
             if (MEAN) total[v] += value;
             else {
                 if (ADD) value += at(job->other + place);
-                memcpy(job->out + place, &value, sizeof value);
+                put(job->out + place, value);
             }
         }
     return ahead;

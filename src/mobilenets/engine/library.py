@@ -22,7 +22,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobilenets.engine import dense_form
+from mobilenets.engine import c_kernels
 from mobilenets.engine.int8_kernels import AnyKernel, Int8Dense, Int8Fused, Int8Simple, defined
 from mobilenets.engine.kernels import symbol
 from mobilenets.engine.prepared import engine_folder, opened
@@ -32,7 +32,7 @@ from mobilenets.files import write_atomically
 
 DRIVER = Path(__file__).with_name("driver.c")
 _SOURCES = (
-    *("dense.c", "dense_form.py"),
+    *("c_kernels.py", "dense.c", "float32.h", "fused.c"),
     *("driver.c", "forms.py", "generate.py", "generate_fused.py", "generate_plain.py", "kernels.py"),
     *("schedules.py", "scratch.py"),  # the machine's registers take part, and how many rows are kept
     *("int8.h", "int8_dense.c", "int8_fused.c", "int8_kernels.py", "int8_simple.c"),
@@ -63,7 +63,7 @@ def _versions() -> str:
 
 def names(kernels: Iterable[AnyKernel], target: Target) -> dict[AnyKernel, str]:
     """Return the function of each kernel."""
-    salt = f"{target.name} {' '.join(target.features)} {_versions()}"
+    salt = f"{target.name} {target.machine} {' '.join(target.features)} {_versions()}"
     return {kernel: symbol(kernel, salt) for kernel in kernels}
 
 
@@ -109,7 +109,7 @@ def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> 
     objects = {name: folder / "objects" / f"{name}.o" for name in symbols.values()}
     missing = {name: kernel for kernel, name in symbols.items() if not objects[name].is_file()}
     if (
-        not all(isinstance(each, INT8) or dense_form.in_c(each, target.machine) for each in missing.values())
+        not all(isinstance(each, INT8) or c_kernels.in_c(each, target.machine) for each in missing.values())
         and find_spec("halide") is None
     ):
         raise MissingExtraError("halide", _EXTRA)
@@ -124,9 +124,9 @@ def compile_all(symbols: dict[AnyKernel, str], target: Target, folder: Path) -> 
 
 
 def _compile(kernel: AnyKernel, name: str, target: Target, path: Path) -> None:
-    if isinstance(kernel, INT8) or dense_form.in_c(kernel, target.machine):
+    if isinstance(kernel, INT8) or c_kernels.in_c(kernel, target.machine):
         exact = isinstance(kernel, INT8)
-        file, sizes = defined(kernel) if isinstance(kernel, INT8) else dense_form.defined(kernel)
+        file, sizes = defined(kernel) if isinstance(kernel, INT8) else c_kernels.defined(kernel)
         defines = [f"-DNAME={name}_argv", *(f"-D{key}={value}" for key, value in sizes.items())]
         _compile_c(file, [*defines, "-O3", f"-ffp-contract={'off' if exact else 'fast'}"], target, path)
         return

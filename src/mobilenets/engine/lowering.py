@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mobilenets.arch import Op, Plan
 from mobilenets.arch.plan import padding
 from mobilenets.engine import packing, schedules
+from mobilenets.engine.c_kernels import in_c, last_lanes
 from mobilenets.engine.choices import Choice, Tiled, chosen, shape
-from mobilenets.engine.dense_form import in_c
 from mobilenets.engine.kernels import (
     Combine,
     Convolution,
@@ -40,7 +40,7 @@ INTERLEAVED = "input.interleaved"
 SMALL_ROWS = 8
 """Maps with no more rows than this are finished by channels before they are projected: rows would be too short."""
 APART_PIXELS = 256
-"""Up to so many pixels each convolution of a block is a kernel of its own, where 1x1 ones are C (see `dense_form`).
+"""Up to so many pixels a 1x1 convolution is a kernel of its own, where it is C (see `c_kernels`).
 
 These maps lie in the second cache as a whole. What is waited for are weights, and C asks for them ahead.
 """
@@ -173,14 +173,12 @@ class _Lowering:
         op = ops[at]
         planar = op.sources[0] == INPUT
         if _dense(op) and (op.kernel == 1 or planar) and self._follows(op, ops, at + 1) and ops[at + 1].depthwise:
-            if self._apart(op):
-                return 0
             first, at = op, at + 1
         depth = ops[at]
         if not depth.depthwise or (first is None and planar):
             return 0
         source = ops[start].sources[0]
-        machine, (channels, height, width) = self._machine, self._shapes[source]
+        machine, (_, height, width) = self._machine, self._shapes[source]
         inner = None
         if first is not None:
             inner = _layer(first, schedules.dense_tile(first.out[0], first.out[2], machine))
@@ -188,16 +186,19 @@ class _Lowering:
         tile = Tile(block, schedules.depthwise_pixels(depth.out[2]))
         middle = Depthwise(_window(depth), depth.activation, tile)
         kernel = Fused(height, width, self._channels[source], inner, middle, None, planar=planar)
-        del channels
+        if first is not None and self._apart(first) and not in_c(kernel, machine):
+            return 0
         last = ops[at + 1] if self._follows(depth, ops, at + 1) else None
         if last is None or not _pixelwise(last) or depth.out[1] <= SMALL_ROWS or self._apart(last):
             kernel = self._chosen(kernel)
             self._whole(kernel, first, depth, source)
             return at - start + 1
         added = self._added(last, ops, at + 2)
-        tile = schedules.dense_tile(last.out[0], depth.out[2], machine)
         rows = schedules.rows_at_once(kernel.sides, kernel.inner, last.out[0]) if first is None else 1
-        kernel = self._chosen(replace(kernel, last=_layer(last, tile), add=added is not None, rows=rows))
+        kernel = replace(kernel, last=_layer(last, Tile(machine.lanes, 1)), add=added is not None, rows=rows)
+        lanes = last_lanes(kernel, machine)
+        tile = schedules.dense_tile(last.out[0], depth.out[2], replace(machine, lanes=lanes))
+        kernel = self._chosen(replace(kernel, last=_layer(last, tile)))
         self._rows(kernel, first, depth, last, source, added)
         return at - start + (2 if added is None else 3)
 
@@ -252,10 +253,10 @@ class _Lowering:
             self._calls.append(Call(Interleave(pixels, channels), (planar,), out, Axis(1, pixels)))
         return INTERLEAVED
 
-    def _packed(self, op: Op, dense: Dense, sources: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _packed(self, op: Op, dense: Dense, sources: int, *, pairs: bool = False) -> tuple[NDArray[Any], NDArray[Any]]:
         layer = self._layers[op.name]
         return (
-            packing.dense(layer.weight, dense, sources),
+            (packing.paired if pairs else packing.dense)(layer.weight, dense, sources),
             packing.bias(layer.bias, dense.padded, dense.tile.block),
         )
 
@@ -274,7 +275,7 @@ class _Lowering:
     def _rows(self, kernel: Fused, first: Op | None, depth: Op, last: Op, source: str, added: str | None) -> None:
         assert kernel.last is not None
         arguments = self._front(kernel, first, depth, source)
-        arguments += self._packed(last, kernel.last, kernel.inner)
+        arguments += self._packed(last, kernel.last, kernel.inner, pairs=in_c(kernel, self._machine))
         name = last.name
         if added is not None:
             arguments.append(spatial(added, last.out[0], kernel.sides))

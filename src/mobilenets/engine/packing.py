@@ -26,6 +26,25 @@ def dense(weight: NDArray[Any], layer: Dense, sources: int) -> NDArray[Any]:
     return np.ascontiguousarray(blocks.transpose(0, 2, 1))
 
 
+def paired(weight: NDArray[Any], layer: Dense, sources: int) -> NDArray[Any]:
+    """Return what :func:`dense` returns for vectors of pairs of terms, (blocks, terms / 2, 2 * block).
+
+    A vector has eight channels, each twice, for an even term and the odd one behind it. Those of two vectors are
+    0, 1, 4, 5, 8, ... and 2, 3, 6, 7, ..., so that sums within quarters of them are in order. Where one is left over,
+    at the end of a block or of all channels, it has the last ones as they come.
+    """
+    packed = dense(weight, layer, sources)
+    blocks, terms, block = packed.shape
+    found = np.empty((blocks, terms // 2, block, 2), weight.dtype)
+    for index, one in enumerate(packed):
+        channels = min(block, layer.channels - index * block)
+        whole = (channels + 7) // 16 * 16
+        order = np.arange(block)
+        order[:whole] = order[:whole].reshape(-1, 4, 2, 2).swapaxes(1, 2).reshape(-1)
+        found[index] = one[:, order].reshape(terms // 2, 2, block).swapaxes(1, 2)
+    return found.reshape(blocks, terms // 2, 2 * block)
+
+
 def depthwise(weight: NDArray[Any], window: Window, height: int, channels: int, block: int) -> NDArray[Any]:
     """Return (blocks, cases, k * k, block) of a depthwise convolution (c, 1, k, k) that moves over `height` rows.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mobilenets.engine.arena import aligned
+from mobilenets.engine.c_kernels import in_c, kept_bytes
 from mobilenets.engine.int8_kernels import AnyKernel, Int8Fused
 from mobilenets.engine.kernels import Convolution, Dense, Fused, Pointwise
 from mobilenets.engine.schedules import Machine
@@ -43,7 +44,8 @@ def kept(kernel: AnyKernel, machine: Machine) -> tuple[int, ...]:
     """
     match kernel:
         case Fused():
-            return _fused(kernel, machine)
+            of_c = in_c(kernel, machine)
+            return (kept_bytes(kernel),) if of_c else _fused(kernel, machine)
         case Int8Fused():
             return (kernel.kept_bytes,)
         case Convolution():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from mobilenets.errors import MobileNetsError
@@ -17,10 +17,14 @@ class EngineError(MobileNetsError):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a schedule has to know of a processor: the float32 in a vector, and the vectors there are registers for."""
+    """What a schedule has to know of a processor: the float32 in a vector, and the vectors there are registers for.
+
+    `halide`: float32 kernels are Halide's even where C is faster.
+    """
 
     lanes: int
     registers: int
+    halide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def host(*, checked: bool = False) -> Target:
     """Return this machine as a target, by the vector instructions that it says it has.
 
     Args:
-        checked: kernels check every access to a buffer, and fail with a message.
+        checked: float32 kernels are Halide's, check every access to a buffer, and fail with a message.
 
     Raises:
         EngineError: neither Linux nor a processor that there are schedules for.
@@ -76,6 +80,7 @@ def host(*, checked: bool = False) -> Target:
         if {"avx2", "fma", "f16c"} <= found:
             level = "avx512" if {"avx512f", "avx512bw", "avx512vl"} <= found else "avx2"
         features, machine = _X86[level]
+        machine = replace(machine, halide=checked)
         more = tuple(name for flag, name in _C_MORE[level].items() if flag in found)
         return Target(f"x86-64-linux-{features}-{ending}", "x86_64-linux-gnu", machine, (*_C_X86[level], *more))
     if kind in ("aarch64", "arm64"):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobilenets.engine.c_kernels import last_lanes
 from mobilenets.engine.choices import AnyTiled, Choice, Timed, choice, shape
 from mobilenets.engine.int8_kernels import DIVISORS, Int8Dense, Int8Fused, Int8Layer, tile_costs
 from mobilenets.engine.kernels import Convolution, Fused, Linear, Pointwise, Tile
@@ -165,7 +166,8 @@ def last_tiles(kernel: AnyTiled, machine: Machine) -> list[Tile]:
     """Return what may be fast for the convolution behind a depthwise one, or the only one."""
     match kernel:
         case Fused():
-            return [] if kernel.last is None else near(kernel.last.channels, kernel.sides[1], machine)
+            lanes = replace(machine, lanes=last_lanes(kernel, machine))
+            return [] if kernel.last is None else near(kernel.last.channels, kernel.sides[1], lanes)
         case Linear():
             return [Tile(count * machine.lanes, 1) for count in LINEAR if count <= machine.registers // 2]
         case Convolution():
