@@ -109,8 +109,7 @@ def kept_bytes(kernel: Fused) -> int:
     """Return the bytes of what a fused kernel keeps: the ring of rows, and the rows that the last one reads."""
     window, block = kernel.depthwise.window, kernel.depthwise.tile.block
     (height, width), out_width = kernel.inner_sides, kernel.sides[1]
-    columns = max(window.left + width, (out_width - 1) * window.stride + window.kernel)
-    kept = min(window.kernel, height) * columns * (block if kernel.last is None else kernel.inner)
+    kept = min(window.kernel, height) * width * (block if kernel.last is None else kernel.inner)
     if kernel.last is not None:
         kept += kernel.rows * out_width * kernel.inner
     return kept * _FLOAT

@@ -17,13 +17,13 @@
 
 #define BLOCK (BLOCK_VECTORS * LANES)
 #define BLOCKS (INNER / BLOCK)
-#define REACH ((OUT_WIDTH - 1) * STRIDE + KERNEL)
-#define COLUMNS (LEFT + WIDTH > REACH ? LEFT + WIDTH : REACH)
 #define RING (KERNEL < HEIGHT ? KERNEL : HEIGHT)
-#define ROW ((ptrdiff_t)COLUMNS * BLOCK)
+#define ROW ((ptrdiff_t)WIDTH * BLOCK)
 #define RINGS ((LAST ? BLOCKS : 1) * RING * ROW)
 #define BETWEEN (LAST ? (ptrdiff_t)OUT_WIDTH * INNER : 0) /* of a row */
 #define KEPT (RINGS + ROWS * BETWEEN)
+#define ENDING (OUT_WIDTH % DEPTH_PIXELS ? OUT_WIDTH % DEPTH_PIXELS : DEPTH_PIXELS) /* pixels of a row's last tile */
+#define NEAR (DEPTH_PIXELS * STRIDE >= LEFT && (OUT_WIDTH - ENDING - 1) * STRIDE - LEFT + KERNEL <= WIDTH)
 #define TILES ((WIDTH + FIRST_PIXELS - 1) / FIRST_PIXELS * HEIGHT)
 #define AHEAD (LAST ? 0 : (STEPS * BLOCK * 4 + LINE * TILES - 1) / (LINE * TILES)) /* lines at a time */
 
@@ -51,15 +51,19 @@ INLINE void first_tile(job_t *job, int y, int x, int block, float *to, const int
 
 /* A row of the first convolution, into a block's ring. Where pixels are left, the last tile begins earlier. */
 INLINE void first_row(job_t *job, float *ring, int y, int block) {
-    float *to = ring + y % RING * ROW + LEFT * BLOCK;
+    float *to = ring + y % RING * ROW;
     int x = 0;
     for (; x + FIRST_PIXELS <= WIDTH; x += FIRST_PIXELS) first_tile(job, y, x, block, to + x * BLOCK, FIRST_PIXELS);
     if (x < WIDTH) first_tile(job, y, WIDTH - FIRST_PIXELS, block, to + (WIDTH - FIRST_PIXELS) * BLOCK, FIRST_PIXELS);
 }
 
-/* A vector of channels of some pixels, from column x on. Every column is loaded once, for all sums it is part of. */
-INLINE void depth_tile(const float *const *rows, int x, const float *weights, floats bias, float *to,
-                       const int pixels) {
+/* Which tiles read columns beside the map: none, the first, the last, the only one; or that is seen as it goes. */
+enum { INSIDE, FIRST_TILE, LAST_TILE, ONLY_TILE, ANYWHERE };
+
+/* A vector of channels of some pixels, from x on. Every column is loaded once, for all sums that it is part of. */
+INLINE void depth_tile(const float *const *rows, int x, const float *weights, floats bias, float *to, const int pixels,
+                       const int where) {
+    const int last = (OUT_WIDTH - pixels) * STRIDE - LEFT;
     floats sums[DEPTH_PIXELS];
     UNROLLED for (int p = 0; p < pixels; p++) sums[p] = bias;
     UNROLLED for (int k = 0; k < KERNEL; k++) {
@@ -67,7 +71,11 @@ INLINE void depth_tile(const float *const *rows, int x, const float *weights, fl
         UNROLLED for (int column = 0; column < KERNEL; column++)
             held[column] = at(weights + (k * KERNEL + column) * BLOCK);
         UNROLLED for (int there = 0; there < (pixels - 1) * STRIDE + KERNEL; there++) {
-            floats value = at(rows[k] + (x * STRIDE + there) * BLOCK);
+            if ((where == FIRST_TILE || where == ONLY_TILE) && there < LEFT) continue;
+            if ((where == LAST_TILE || where == ONLY_TILE) && last + there >= WIDTH) continue;
+            int here = x * STRIDE - LEFT + there;
+            if (where == ANYWHERE && (here < 0 || here >= WIDTH)) continue;
+            floats value = at(rows[k] + (ptrdiff_t)here * BLOCK);
             UNROLLED for (int column = 0; column < KERNEL; column++) {
                 int from = there - column;
                 if (from >= 0 && from % STRIDE == 0 && from / STRIDE < pixels) sums[from / STRIDE] += value * held[column];
@@ -90,9 +98,16 @@ INLINE void depth_row(const job_t *job, const float *ring, int y, int block, flo
             row = row < 0 ? 0 : row < HEIGHT ? row : HEIGHT - 1;
             rows[k] = ring + row % RING * ROW + v * LANES;
         }
-#define TILE(x, pixels) depth_tile(rows, x, weights, bias, to + (x)*INNER + v * LANES, pixels)
-        IN_PIECES(x_at, OUT_WIDTH, DEPTH_PIXELS, TILE)
-#undef TILE
+        float *here = to + v * LANES;
+        if (DEPTH_PIXELS == OUT_WIDTH) {
+            depth_tile(rows, 0, weights, bias, here, OUT_WIDTH, ONLY_TILE);
+            continue;
+        }
+        depth_tile(rows, 0, weights, bias, here, DEPTH_PIXELS, NEAR ? FIRST_TILE : ANYWHERE);
+        int x = DEPTH_PIXELS;
+        for (; x < OUT_WIDTH - ENDING; x += DEPTH_PIXELS)
+            depth_tile(rows, x, weights, bias, here + x * INNER, DEPTH_PIXELS, NEAR ? INSIDE : ANYWHERE);
+        depth_tile(rows, x, weights, bias, here + x * INNER, ENDING, NEAR ? LAST_TILE : ANYWHERE);
     }
 }
 
@@ -182,11 +197,6 @@ INLINE void block_rows(job_t *job, int y, int count, int next, int block) {
 INLINE void run(job_t *job, const buffer_t *out, float *kept) {
     job->ring = kept;
     job->between = kept + RINGS;
-    for (int row = 0; row < RINGS / ROW; row++) { /* what is beside the map stays zero */
-        float *begin = kept + row * ROW;
-        memset(begin, 0, LEFT * BLOCK * sizeof *begin);
-        memset(begin + (LEFT + WIDTH) * BLOCK, 0, (COLUMNS - LEFT - WIDTH) * BLOCK * sizeof *begin);
-    }
 #if LAST
     int start = out->dim[2].min, end = start + out->dim[2].extent, next = start * STRIDE - TOP;
     if (next < 0) next = 0;
