@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from mobilenets.errors import InputError, ParityError
+from mobilenets.files import need_folder
 from mobilenets.results import json_number
 from mobilenets.text import percent, printable
 
@@ -146,6 +147,7 @@ def export(
     path = _place(model, out, to)
     checkpoint = runtimes.resolve(model)
     _check_task(checkpoint.card, model, nms=nms)
+    need_folder(path.parent)
     allowed = TOLERANCES[checkpoint.card.precision]
     if tolerance is not None:
         allowed = replace(allowed, relative_error=tolerance)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenets.errors import CheckpointError, InputError, needing
+from mobilenets.files import need_folder
 from mobilenets.text import percent, printable, table
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def prune(
         raise CheckpointError(
             f"{model}: {source.card.precision}: prune the float32 checkpoint that it was made from, then quantize again"
         )
+    path = out or _default_path(model)
+    need_folder(path.parent)
     fed = source.card.preprocess
     proved = without_dead(source)
     made, looked = proved, 0
@@ -147,7 +150,7 @@ def prune(
     )
     before, after = logits(source, judged.pictures), logits(made, judged.pictures)
     removed = _removed(source.card, proved.card, made.card)
-    written = _write(source, made, removed, out or _default_path(model), looked)
+    written = _write(source, made, removed, path, looked)
     return _result(
         model,
         source.card,

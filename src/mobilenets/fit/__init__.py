@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mobilenets.errors import InputError, needing
+from mobilenets.files import need_folder
 from mobilenets.fit.result import Choice, FitResult
 
 if TYPE_CHECKING:
@@ -130,4 +131,5 @@ def _run(request: Request) -> FitResult:
         raise InputError(f"--method {request.method} trains: name the data, as in mobilenets fit {request.model} DATA")
     with needing("train"):
         from mobilenets.fit.training import trained
+    need_folder(request.out)
     return trained(request)
