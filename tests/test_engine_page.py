@@ -86,3 +86,9 @@ def test_the_picture_shows_the_figures() -> None:
         assert one.size == other.size
         both = zip(one.convert("L").tobytes(), other.convert("L").tobytes(), strict=True)
         assert sum(abs(a - b) > 64 for a, b in both) < one.width * one.height / 100
+
+
+def test_the_text_about_c() -> None:
+    quotients = [each["Halide"]["median_ms"] / each["C"]["median_ms"] for each in details("engine_c").values()]
+    assert f"float32 in C is {min(quotients):.2f} to {max(quotients):.2f} times as fast as Halide's" in PROSE
+    assert len(quotients) == 6, "six networks"
